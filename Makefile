@@ -1,0 +1,50 @@
+# Needs cargo with a C compiler, python3 and make; the rest is installed into .tools on first use.
+
+PROGRAM := $(or $(CARGO_TARGET_DIR),target)/release/nats-sql-sink
+TOOLS := $(CURDIR)/.tools
+export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH)
+
+# "ci" reports less and runs on after a failure
+NEXTEST_PROFILE := $(if $(CI),ci,default)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt clean tools needs
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+demo: tools ## the whole thing on this machine; ARGS="--events 1000000 --report json" is passed on
+	cargo build --release --locked
+	$(PROGRAM) demo $(ARGS)
+
+test: tools ## every test, against a real nats-server and a real PostgreSQL
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; cargo nextest run --workspace --locked --profile $(NEXTEST_PROFILE); \
+	else \
+		set -x; cargo test --workspace --locked --lib --bins --tests $(if $(CI),--no-fail-fast); \
+	fi
+	cargo test --workspace --locked --doc --quiet
+
+lint: needs ## formatting, clippy, licences and sources of the dependencies, deployment files
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --package nats-sql-sink --no-default-features --locked -- -D warnings
+	@python3 scripts/tools.py linters
+	cargo deny --workspace --log-level error check bans licenses sources
+	PYTHONPATH=$(TOOLS)/linters python3 -m yamllint --strict compose.yaml deploy
+	hadolint Dockerfile
+
+fmt: ## format the code
+	cargo fmt --all
+
+clean: ## remove what was built, and the installed tools
+	cargo clean
+	rm -rf $(TOOLS)
+
+tools: needs ## install nats-server and PostgreSQL into .tools
+	@python3 scripts/tools.py servers
+
+needs:
+	@command -v cargo >/dev/null || { echo "error: cargo is missing: install Rust (rustup), then run make again" >&2; exit 1; }
+	@command -v python3 >/dev/null || { echo "error: python3 is missing: install it, then run make again" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "error: a C compiler (cc) is missing: install gcc or clang, then run make again" >&2; exit 1; }
