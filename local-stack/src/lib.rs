@@ -1,0 +1,13 @@
+//! The local stack.
+
+pub mod error;
+pub mod nats_server;
+mod password;
+mod port;
+pub mod postgres;
+mod process;
+pub mod sql_server;
+pub mod stack;
+pub mod tools;
+
+pub use port::free_port;

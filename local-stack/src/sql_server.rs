@@ -1,0 +1,242 @@
+//! A stand-in for SQL Server, for development: the TDS protocol in front of a real PostgreSQL.
+//!
+//! Connections, logins and requests are TDS as SQL Server speaks it; T-SQL is parsed, its expressions
+//! given T-SQL's types, and rewritten for PostgreSQL, with one PostgreSQL session for each connection.
+//! Transactions, locks, crash recovery and exact numbers are PostgreSQL's own. What is not supported is
+//! refused by its name, with an error.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use tokio::net::TcpListener;
+use tokio_postgres::{Config, NoTls};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+mod batch;
+mod bind;
+mod catalogue;
+mod decimal;
+mod decode;
+mod encode;
+mod error;
+mod login;
+#[cfg(test)]
+mod noise;
+mod packet;
+mod read;
+mod session;
+mod tls;
+mod token;
+mod type_info;
+mod types;
+
+pub use tls::TlsMaterial;
+
+/// Where rows go.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// Into PostgreSQL.
+    Postgres(Config),
+    /// Nowhere: rows of a bulk load are read, checked and counted, and none is kept. Everything else is as
+    /// with PostgreSQL.
+    Discard(Config),
+}
+
+impl Storage {
+    fn config(&self) -> &Config {
+        match self {
+            Self::Postgres(config) | Self::Discard(config) => config,
+        }
+    }
+}
+
+/// A login with a password.
+#[derive(Clone)]
+pub struct Login {
+    /// The name, compared without case.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// How to start a server.
+#[derive(Clone, Debug)]
+pub struct SqlServerOptions {
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where rows go.
+    pub storage: Storage,
+    /// The one database's name. It is made in PostgreSQL where it is missing.
+    pub database: String,
+    /// Who may log in.
+    pub logins: Vec<Login>,
+    /// The server's certificate; `None` makes one.
+    pub tls: Option<TlsMaterial>,
+}
+
+impl SqlServerOptions {
+    /// A database `sinkdb` with the login `sink`, on a free port of the loopback address.
+    pub fn new(storage: Storage) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            storage,
+            database: "sinkdb".into(),
+            logins: vec![Login { user: "sink".into(), password: "Sink-Local-1".into() }],
+            tls: None,
+        }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlServerError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// PostgreSQL cannot be used.
+    #[error("cannot prepare the database in postgresql")]
+    Database(#[from] tokio_postgres::Error),
+    /// No certificate can be made.
+    #[error("cannot make a certificate")]
+    Certificate(#[from] rcgen::Error),
+    /// The certificate cannot be used.
+    #[error("cannot use the certificate")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What all sessions of a server share.
+struct Shared {
+    /// Leads to the database itself.
+    postgres: Config,
+    storage: Storage,
+    database: String,
+    logins: Vec<Login>,
+    tls: Arc<rustls::ServerConfig>,
+    strict_tls: Arc<rustls::ServerConfig>,
+    sessions: AtomicU32,
+}
+
+/// A running server. Dropping it stops it and ends its sessions; what they have not committed is rolled back.
+#[derive(Debug)]
+pub struct SqlServer {
+    address: SocketAddr,
+    ca_pem: String,
+    /// Its end drops the sessions with it.
+    accept: AbortOnDropHandle<()>,
+}
+
+impl SqlServer {
+    /// Prepares the database and listens.
+    ///
+    /// # Errors
+    /// Where the address is taken, or PostgreSQL refuses.
+    pub async fn start(options: SqlServerOptions) -> Result<Self, SqlServerError> {
+        let SqlServerOptions { listen, storage, database, logins, tls } = options;
+        let tls = match tls {
+            Some(tls) => tls,
+            None => TlsMaterial::generate()?,
+        };
+        let postgres = prepare_database(storage.config(), &database).await?;
+        let shared = Arc::new(Shared {
+            postgres,
+            storage,
+            database,
+            logins,
+            tls: tls.server_config()?,
+            strict_tls: tls.strict_config()?,
+            sessions: AtomicU32::new(0),
+        });
+        let failed = |source| SqlServerError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        tracing::info!(%address, "stand-in for SQL Server listening, for development only");
+        let accept = AbortOnDropHandle::new(tokio::spawn(accept(listener, shared)));
+        Ok(Self { address, ca_pem: tls.ca_pem, accept })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The certificate authority that a client has to trust, as PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Stops listening, and waits until the sessions are gone.
+    pub async fn stop(self) {
+        self.accept.abort();
+        let _ = self.accept.await;
+    }
+}
+
+/// Aborts a session's task when the server goes.
+struct Sessions {
+    tracker: TaskTracker,
+    ended: tokio_util::sync::DropGuard,
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let sessions = Sessions { tracker: TaskTracker::new(), ended: cancel.clone().drop_guard() };
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // out of file descriptors, most likely: the next try may find one
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let shared = shared.clone();
+        let cancel = cancel.clone();
+        sessions.tracker.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                result = session::serve(stream, shared) => {
+                    if let Err(error) = result {
+                        tracing::debug!(%peer, %error, "session ended");
+                    }
+                }
+            }
+        });
+        let _ = &sessions.ended;
+    }
+}
+
+/// Makes the database where it is missing, and what this server needs in it.
+async fn prepare_database(config: &Config, database: &str) -> Result<Config, tokio_postgres::Error> {
+    let (client, connection) = config.connect(NoTls).await?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let exists =
+        client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&database]).await?.is_some();
+    if !exists {
+        // the built-in provider folds case of all of Unicode, and sorts by code point
+        let name = encode::quote_identifier(database);
+        let create = format!(
+            "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
+        );
+        client.batch_execute(&create).await?;
+    }
+    drop((client, connection));
+    let mut config = config.clone();
+    config.dbname(database).application_name("sql-server-stand-in");
+    let (client, connection) = config.connect(NoTls).await?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    catalogue::install(&client).await?;
+    Ok(config)
+}

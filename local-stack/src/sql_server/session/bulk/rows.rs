@@ -1,0 +1,226 @@
+//! A load's rows, from the bytes of its message to those of a binary COPY.
+
+use bytes::{Buf, BytesMut};
+
+use super::super::super::decode::{ColumnDecoder, ValueError};
+use super::super::super::error::SqlError;
+use super::super::super::read::Cursor;
+use super::super::super::type_info::read_type_info;
+use super::{COPY_HEADER, Load, MAX_ROW_BYTES, TOKEN_COLMETADATA, TOKEN_DONE, TOKEN_ROW};
+
+/// The rows of a load on their way.
+pub(super) struct Rows {
+    decoders: Vec<ColumnDecoder>,
+    width: [u8; 2],
+    pub(super) piece: Vec<u8>,
+    pub(super) count: u64,
+    ended: bool,
+    /// Until so many bytes have arrived, another try to read the next row is in vain.
+    retry_at: usize,
+}
+
+/// Decodes as many rows as have arrived.
+pub(super) fn take_rows(
+    rows: &mut Option<Rows>,
+    message: &mut BytesMut,
+    load: &Load,
+    last: bool,
+) -> Result<(), SqlError> {
+    if rows.is_none() {
+        let mut cursor = Cursor::new(message);
+        match read_metadata(&mut cursor, load) {
+            Ok(decoders) => {
+                let taken = message.len() - cursor.remaining();
+                message.advance(taken);
+                let width = u16::try_from(decoders.len()).unwrap_or(0).to_be_bytes();
+                *rows = Some(Rows {
+                    decoders,
+                    width,
+                    piece: COPY_HEADER.to_vec(),
+                    count: 0,
+                    ended: false,
+                    retry_at: 0,
+                });
+            }
+            Err(ValueError::Truncated) if !last && message.len() < MAX_ROW_BYTES => return Ok(()),
+            Err(error) => return Err(refusal(error)),
+        }
+    }
+    let Some(rows) = rows else { return Ok(()) };
+    if !last && message.len() < rows.retry_at {
+        return Ok(());
+    }
+    let taken = rows.decode(message)?;
+    message.advance(taken);
+    if rows.ended {
+        message.clear();
+    } else if last && !message.is_empty() {
+        // not every client writes a DONE token behind its last row
+        return Err(refusal(ValueError::Truncated));
+    }
+    if message.len() > MAX_ROW_BYTES {
+        return Err(SqlError::unsupported("a row of more than 32 MiB"));
+    }
+    // twice as much before the next try: a long row is read a few times and not once a packet
+    rows.retry_at = if taken == 0 { message.len() * 2 } else { 0 };
+    Ok(())
+}
+
+fn refusal(error: ValueError) -> SqlError {
+    match error {
+        ValueError::Truncated => {
+            SqlError::new(4804, 16, 1, "Premature end-of-message while reading the current row from host.")
+        }
+        ValueError::Refused(error) => error,
+    }
+}
+
+/// The load's own column metadata, which has to fit what INSERT BULK announced.
+fn read_metadata(cursor: &mut Cursor<'_>, load: &Load) -> Result<Vec<ColumnDecoder>, ValueError> {
+    if cursor.u8()? != TOKEN_COLMETADATA {
+        return Err(SqlError::protocol("a bulk load has to begin with its metadata").into());
+    }
+    let count = usize::from(cursor.u16()?);
+    if count != load.columns.len() {
+        return Err(SqlError::new(
+            4801,
+            16,
+            1,
+            format!("{count} columns were sent where INSERT BULK announced {}.", load.columns.len()),
+        )
+        .into());
+    }
+    let mut decoders = Vec::with_capacity(count);
+    for column in &load.columns {
+        let _user_type = cursor.u32()?;
+        let _flags = cursor.u16()?;
+        let wire = read_type_info(cursor).map_err(|error| match error {
+            super::super::super::type_info::TypeInfoError::Truncated => ValueError::Truncated,
+            super::super::super::type_info::TypeInfoError::Refused(error) => ValueError::Refused(error),
+        })?;
+        let _name = cursor.short_text()?;
+        let mut decoder = ColumnDecoder::new(wire, column.sql_type, column.nullable, column.target.clone())?;
+        if let Some(default) = &column.default {
+            decoder.set_default(default);
+        }
+        decoders.push(decoder);
+    }
+    Ok(decoders)
+}
+
+impl Rows {
+    /// Decodes whole rows; gives the number of bytes that they took.
+    fn decode(&mut self, bytes: &[u8]) -> Result<usize, SqlError> {
+        let mut cursor = Cursor::new(bytes);
+        let mut taken = 0;
+        while !self.ended {
+            let Ok(token) = cursor.u8() else { break };
+            match token {
+                TOKEN_ROW => {
+                    let start = self.piece.len();
+                    match self.row(&mut cursor) {
+                        Ok(()) => self.count += 1,
+                        Err(ValueError::Truncated) => {
+                            self.piece.truncate(start);
+                            break;
+                        }
+                        Err(ValueError::Refused(error)) => return Err(error),
+                    }
+                }
+                TOKEN_DONE => self.ended = true,
+                _ => return Err(SqlError::protocol("an unknown token in a bulk load")),
+            }
+            taken = bytes.len() - cursor.remaining();
+        }
+        Ok(taken)
+    }
+
+    #[inline]
+    fn row(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ValueError> {
+        self.piece.extend_from_slice(&self.width);
+        for decoder in &self.decoders {
+            decoder.decode(cursor, &mut self.piece)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::super::decode::Target;
+    use super::super::super::super::noise::Noise;
+    use super::super::super::super::type_info::write_type_info;
+    use super::super::super::super::types::SqlType;
+    use super::super::super::super::types::{Collation, Length};
+    use super::super::LoadColumn;
+    use super::*;
+
+    const TYPES: [SqlType; 4] = [
+        SqlType::BigInt,
+        SqlType::NVarChar(Length::Limited(20), Collation::Latin1),
+        SqlType::Decimal { precision: 18, scale: 4 },
+        SqlType::VarBinary(Length::Max),
+    ];
+
+    fn load() -> Load {
+        let columns = TYPES.iter().enumerate().map(|(index, sql_type)| LoadColumn {
+            sql_type: *sql_type,
+            nullable: true,
+            default: None,
+            target: Target { table: "t".into(), column: "c".into(), ordinal: index + 1 },
+        });
+        Load { copy: String::new(), columns: columns.collect(), skips_checks: false }
+    }
+
+    /// A load of so many rows.
+    fn message(rows: usize) -> Vec<u8> {
+        let mut bytes = vec![TOKEN_COLMETADATA, 4, 0];
+        for sql_type in TYPES {
+            bytes.extend_from_slice(&[0; 6]);
+            write_type_info(&mut bytes, sql_type, true);
+            bytes.push(0);
+        }
+        for _ in 0..rows {
+            bytes.push(TOKEN_ROW);
+            bytes.extend_from_slice(&[8, 1, 0, 0, 0, 0, 0, 0, 0]);
+            bytes.extend_from_slice(&[4, 0, b'a', 0, b'b', 0]);
+            bytes.extend_from_slice(&[9, 1, 57, 48, 0, 0, 0, 0, 0, 0]);
+            bytes.extend_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0]);
+        }
+        bytes.extend_from_slice(&[TOKEN_DONE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes
+    }
+
+    #[test]
+    fn rows_are_the_same_however_the_message_is_cut() {
+        let whole = message(50);
+        let mut expected = None;
+        for size in [1, 7, 64, whole.len()] {
+            let mut rows = None;
+            let mut message = BytesMut::new();
+            for (index, piece) in whole.chunks(size).enumerate() {
+                message.extend_from_slice(piece);
+                take_rows(&mut rows, &mut message, &load(), (index + 1) * size >= whole.len()).unwrap();
+            }
+            let rows = rows.unwrap();
+            assert_eq!(rows.count, 50);
+            assert_eq!(*expected.get_or_insert(rows.piece.clone()), rows.piece, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_load_of_any_bytes_is_taken_or_refused() {
+        let mut noise = Noise::new(5);
+        let valid = message(3);
+        for _ in 0..50_000 {
+            let bytes = noise.mutate(&valid);
+            let (first, second) = bytes.split_at(noise.below(bytes.len() + 1));
+            let mut rows = None;
+            let mut message = BytesMut::from(first);
+            if take_rows(&mut rows, &mut message, &load(), false).is_ok() {
+                message.extend_from_slice(second);
+                let _ = take_rows(&mut rows, &mut message, &load(), true);
+            }
+        }
+    }
+}

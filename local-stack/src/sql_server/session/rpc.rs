@@ -1,0 +1,374 @@
+//! Remote procedure calls: `sp_executesql` and the prepare family, by which clients send parameters.
+
+use super::super::batch::parse_declarations;
+use super::super::bind::{Conversion, Typed, Variable, convert};
+use super::super::decode::{ColumnDecoder, Target, ValueError};
+use super::super::encode::literal;
+use super::super::error::SqlError;
+use super::super::packet::ConnectionError;
+use super::super::read::{Cursor, Truncated};
+use super::super::token::{Done, DoneKind, write_done, write_error, write_return_int, write_return_status};
+use super::super::type_info::{LengthPrefix, WireType, read_type_info};
+use super::super::types::SqlType;
+use super::{Options, Prepared, Session, Writer};
+
+const PROCEDURE_BY_NUMBER: u16 = 0xFFFF;
+const FLAG_OUTPUT: u8 = 0x01;
+const FLAG_DEFAULT: u8 = 0x02;
+/// Ends one call of several in a request.
+const END_OF_CALL: u8 = 0xFF;
+const MAX_CALLS: usize = 1_000_000;
+const MAX_PARAMETERS: usize = 2100;
+/// Statements that a session may keep prepared.
+const MAX_PREPARED: usize = 10_000;
+
+/// A parameter of a call.
+struct Parameter {
+    name: String,
+    is_output: bool,
+    sql_type: Option<SqlType>,
+    /// PostgreSQL's binary form.
+    value: Option<Vec<u8>>,
+}
+
+impl Parameter {
+    fn text(&self) -> Option<String> {
+        self.sql_type.filter(|sql_type| sql_type.is_text())?;
+        String::from_utf8(self.value.clone()?).ok()
+    }
+
+    fn int(&self) -> Option<i32> {
+        let bytes = self.value.as_deref()?;
+        bytes.try_into().ok().map(i32::from_be_bytes)
+    }
+
+    fn literal(&self) -> Result<Typed, SqlError> {
+        match self.sql_type {
+            None => Ok(Typed::null()),
+            Some(sql_type) => Ok(Typed::new(literal(sql_type, self.value.as_deref())?, sql_type, true)),
+        }
+    }
+}
+
+/// The procedures that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Procedure {
+    ExecuteSql,
+    Prepare,
+    Execute,
+    PrepareAndExecute,
+    Unprepare,
+    ResetConnection,
+}
+
+impl Session {
+    pub(super) async fn rpc(
+        &mut self,
+        writer: &mut Writer,
+        mut cursor: Cursor<'_>,
+    ) -> Result<(), ConnectionError> {
+        for _ in 0..MAX_CALLS {
+            let call = match read_call(&mut cursor) {
+                Ok(call) => Ok(call),
+                Err(ValueError::Truncated) => return Err(ConnectionError::Protocol("a call is cut off")),
+                Err(ValueError::Refused(error)) => Err(error),
+            };
+            // where a call cannot be read, nobody knows where the next one begins
+            let more = call.is_ok() && cursor.remaining() > 0;
+            let outcome = match call {
+                Ok((procedure, parameters)) => {
+                    self.variables.clear();
+                    self.done_kind = DoneKind::InProcedure;
+                    self.call(writer, procedure, parameters).await?
+                }
+                Err(error) => Err(error),
+            };
+            let mut error = false;
+            match outcome {
+                Ok(returned) => {
+                    write_return_status(&mut writer.buffer, 0);
+                    if let Some((name, handle)) = returned {
+                        write_return_int(&mut writer.buffer, 0, &name, handle);
+                    }
+                }
+                Err(refusal) => {
+                    error = true;
+                    self.facts.last_error = refusal.number;
+                    write_error(&mut writer.buffer, &refusal);
+                }
+            }
+            write_done(&mut writer.buffer, DoneKind::Procedure, Done { error, more, ..Done::default() });
+            if !more {
+                return Ok(());
+            }
+            writer.flush_if_large().await?;
+        }
+        Err(ConnectionError::Protocol("too many calls in one request"))
+    }
+
+    async fn call(
+        &mut self,
+        writer: &mut Writer,
+        procedure: Procedure,
+        parameters: Vec<Parameter>,
+    ) -> Result<Result<Option<(String, i32)>, SqlError>, ConnectionError> {
+        let missing = |what: &str| {
+            SqlError::new(
+                201,
+                16,
+                4,
+                format!("Procedure or function expects parameter '{what}', which was not supplied."),
+            )
+        };
+        let mut parameters = parameters.into_iter();
+        match procedure {
+            Procedure::ResetConnection => Ok(Ok(None)),
+            Procedure::ExecuteSql => {
+                let Some(text) = parameters.next().as_ref().and_then(Parameter::text) else {
+                    return Ok(Err(missing("@statement")));
+                };
+                let declarations = parameters.next().as_ref().and_then(Parameter::text).unwrap_or_default();
+                self.run_with_parameters(writer, &declarations, &text, parameters.collect())
+                    .await
+                    .map(|outcome| outcome.map(|()| None))
+            }
+            Procedure::Prepare | Procedure::PrepareAndExecute => {
+                let Some(handle) = parameters.next() else { return Ok(Err(missing("@handle"))) };
+                let declarations = parameters.next().as_ref().and_then(Parameter::text).unwrap_or_default();
+                let Some(text) = parameters.next().as_ref().and_then(Parameter::text) else {
+                    return Ok(Err(missing("@stmt")));
+                };
+                if self.prepared.len() >= MAX_PREPARED {
+                    return Ok(Err(SqlError::unsupported("more than 10,000 prepared statements")));
+                }
+                self.last_handle = self.last_handle.wrapping_add(1).max(1);
+                let returned = (handle.name.clone(), self.last_handle);
+                self.prepared.insert(
+                    self.last_handle,
+                    Prepared { declarations: declarations.clone(), text: text.clone() },
+                );
+                if procedure == Procedure::Prepare {
+                    return Ok(Ok(Some(returned)));
+                }
+                self.run_with_parameters(writer, &declarations, &text, parameters.collect())
+                    .await
+                    .map(|outcome| outcome.map(|()| Some(returned)))
+            }
+            Procedure::Execute => {
+                let handle = parameters.next().as_ref().and_then(Parameter::int).unwrap_or(0);
+                let Some(Prepared { declarations, text }) = self.prepared.get(&handle).cloned() else {
+                    return Ok(Err(SqlError::new(
+                        8179,
+                        16,
+                        1,
+                        format!("Could not find prepared statement with handle {handle}."),
+                    )));
+                };
+                self.run_with_parameters(writer, &declarations, &text, parameters.collect())
+                    .await
+                    .map(|outcome| outcome.map(|()| None))
+            }
+            Procedure::Unprepare => {
+                let handle = parameters.next().as_ref().and_then(Parameter::int).unwrap_or(0);
+                Ok(match self.prepared.remove(&handle) {
+                    Some(_) => Ok(None),
+                    None => Err(SqlError::new(
+                        8179,
+                        16,
+                        1,
+                        format!("Could not find prepared statement with handle {handle}."),
+                    )),
+                })
+            }
+        }
+    }
+
+    /// Runs a statement with its parameters declared. What it SETs holds only within it.
+    async fn run_with_parameters(
+        &mut self,
+        writer: &mut Writer,
+        declarations: &str,
+        text: &str,
+        parameters: Vec<Parameter>,
+    ) -> Result<Result<(), SqlError>, ConnectionError> {
+        let declared = match parse_declarations(declarations) {
+            Ok(declared) => declared,
+            Err(error) => return Ok(Err(error)),
+        };
+        if parameters.len() > declared.len() {
+            return Ok(Err(SqlError::new(
+                8144,
+                16,
+                2,
+                "Procedure or function has too many arguments specified.",
+            )));
+        }
+        for (index, (name, sql_type)) in declared.iter().enumerate() {
+            let named = parameters
+                .iter()
+                .find(|parameter| !parameter.name.is_empty() && parameter.name.eq_ignore_ascii_case(name));
+            let Some(parameter) =
+                named.or_else(|| parameters.get(index).filter(|parameter| parameter.name.is_empty()))
+            else {
+                return Ok(Err(SqlError::new(
+                    8178,
+                    16,
+                    1,
+                    format!(
+                        "The parameterized query '{text}' expects the parameter '{name}', which was not supplied."
+                    ),
+                )));
+            };
+            if parameter.is_output {
+                return Ok(Err(SqlError::unsupported("OUTPUT parameter of a statement")));
+            }
+            match parameter.literal().and_then(|value| convert(&value, *sql_type, Conversion::Explicit)) {
+                Ok(sql) => self.variables.insert(name.to_lowercase(), Variable { sql_type: *sql_type, sql }),
+                Err(error) => return Ok(Err(error)),
+            };
+        }
+        let Options { isolation: _, .. } = self.options;
+        let options = self.options;
+        let outcome = self.batch(writer, text).await;
+        self.options = options;
+        outcome.map(Ok)
+    }
+}
+
+fn read_call(cursor: &mut Cursor<'_>) -> Result<(Procedure, Vec<Parameter>), ValueError> {
+    let length = cursor.u16()?;
+    let procedure = if length == PROCEDURE_BY_NUMBER {
+        match cursor.u16()? {
+            10 => Procedure::ExecuteSql,
+            11 => Procedure::Prepare,
+            12 => Procedure::Execute,
+            13 => Procedure::PrepareAndExecute,
+            15 => Procedure::Unprepare,
+            1..=9 => return Err(SqlError::unsupported("server cursor").into()),
+            14 => return Err(SqlError::unsupported("sp_prepexecrpc").into()),
+            number => {
+                return Err(SqlError::new(
+                    2812,
+                    16,
+                    62,
+                    format!("Could not find stored procedure number {number}."),
+                )
+                .into());
+            }
+        }
+    } else {
+        let name = cursor.utf16(usize::from(length))?;
+        let plain = name.rsplit('.').next().unwrap_or("").trim_matches(['[', ']']).to_ascii_lowercase();
+        match plain.as_str() {
+            "sp_executesql" => Procedure::ExecuteSql,
+            "sp_prepare" => Procedure::Prepare,
+            "sp_execute" => Procedure::Execute,
+            "sp_prepexec" => Procedure::PrepareAndExecute,
+            "sp_unprepare" => Procedure::Unprepare,
+            "sp_reset_connection" => Procedure::ResetConnection,
+            _ => {
+                return Err(SqlError::new(
+                    2812,
+                    16,
+                    62,
+                    format!("Could not find stored procedure '{name}'."),
+                )
+                .into());
+            }
+        }
+    };
+    let _options = cursor.u16()?;
+    let mut parameters = Vec::new();
+    while cursor.remaining() > 0 {
+        if cursor.rest().first() == Some(&END_OF_CALL) {
+            let _ = cursor.u8();
+            break;
+        }
+        if parameters.len() >= MAX_PARAMETERS + 3 {
+            return Err(SqlError::new(8003, 16, 1, "The incoming request has too many parameters. The server supports a maximum of 2100 parameters.").into());
+        }
+        parameters.push(read_parameter(cursor)?);
+    }
+    Ok((procedure, parameters))
+}
+
+fn read_parameter(cursor: &mut Cursor<'_>) -> Result<Parameter, ValueError> {
+    let name = cursor.short_text()?;
+    let flags = cursor.u8()?;
+    if flags & FLAG_DEFAULT != 0 {
+        return Err(SqlError::unsupported("default value of a parameter").into());
+    }
+    let wire: WireType = read_type_info(cursor).map_err(|error| match error {
+        super::super::type_info::TypeInfoError::Truncated => ValueError::from(Truncated),
+        super::super::type_info::TypeInfoError::Refused(error) => ValueError::Refused(error),
+    })?;
+    let mut parameter =
+        Parameter { name, is_output: flags & FLAG_OUTPUT != 0, sql_type: wire.sql_type, value: None };
+    if wire.prefix == LengthPrefix::Fixed(0) {
+        return Ok(parameter);
+    }
+    let Some(sql_type) = wire.sql_type else { return Ok(parameter) };
+    // a text of no length is declared as one of length 0, which no column has
+    let sql_type = match sql_type {
+        SqlType::NVarChar(super::super::types::Length::Limited(0), c) => {
+            SqlType::NVarChar(super::super::types::Length::Limited(1), c)
+        }
+        SqlType::VarChar(super::super::types::Length::Limited(0), c) => {
+            SqlType::VarChar(super::super::types::Length::Limited(1), c)
+        }
+        SqlType::VarBinary(super::super::types::Length::Limited(0)) => {
+            SqlType::VarBinary(super::super::types::Length::Limited(1))
+        }
+        other => other,
+    };
+    parameter.sql_type = Some(sql_type);
+    let target = Target { table: String::new(), column: parameter.name.clone(), ordinal: 1 };
+    let decoder = ColumnDecoder::new(wire, sql_type, true, target)?;
+    let mut field = Vec::new();
+    decoder.decode(cursor, &mut field)?;
+    let (length, bytes) = field.split_first_chunk::<4>().ok_or(Truncated)?;
+    if *length != [0xFF; 4] {
+        parameter.value = Some(bytes.to_vec());
+    }
+    Ok(parameter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::noise::Noise;
+    use super::super::super::types::{Collation, Length};
+    use super::*;
+
+    /// `sp_executesql` with two texts and a number.
+    fn call() -> Vec<u8> {
+        let mut bytes = vec![0xFF, 0xFF, 10, 0, 0, 0];
+        let text = SqlType::NVarChar(Length::Limited(4000), Collation::Latin1);
+        for value in ["SELECT @n", "@n int"] {
+            bytes.extend_from_slice(&[0, 0]);
+            super::super::super::type_info::write_type_info(&mut bytes, text, true);
+            super::super::super::encode::write_value(&mut bytes, text, true, Some(value.as_bytes())).unwrap();
+        }
+        bytes.extend_from_slice(&[2, b'@', 0, b'n', 0, 0, 0x26, 4, 4, 7, 0, 0, 0]);
+        bytes
+    }
+
+    #[test]
+    fn a_call_is_read() {
+        let bytes = call();
+        let mut cursor = Cursor::new(&bytes);
+        let (procedure, parameters) = read_call(&mut cursor).ok().unwrap();
+        assert_eq!(procedure, Procedure::ExecuteSql);
+        assert_eq!(parameters[0].text().as_deref(), Some("SELECT @n"));
+        assert_eq!((parameters[2].name.as_str(), parameters[2].int()), ("@n", Some(7)));
+        assert_eq!(cursor.remaining(), 0);
+    }
+
+    #[test]
+    fn a_call_of_any_bytes_is_read_or_refused() {
+        let mut noise = Noise::new(4);
+        let valid = call();
+        for _ in 0..50_000 {
+            let _ = read_call(&mut Cursor::new(&noise.mutate(&valid)));
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Transactions: SQL Server's counter and savepoints on PostgreSQL's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::super::encode::quote_identifier;
+use super::super::error::SqlError;
+use super::super::packet::ConnectionError;
+use super::super::read::Cursor;
+use super::super::token::{Done, EnvironmentChange, write_environment_change};
+use super::{Session, Writer};
+
+/// Descriptors name a transaction for the life of the server.
+static LAST_DESCRIPTOR: AtomicU64 = AtomicU64::new(0x0000_0034_0000_0000);
+
+/// Before each statement within a transaction, so that its error does not take the transaction with it.
+pub(super) const STATEMENT_SAVEPOINT: &str = "tsql_statement";
+
+/// What a statement of this server's own can end with: SQL Server's error, or the connection's end.
+pub(super) type Outcome<T> = Result<Result<T, SqlError>, ConnectionError>;
+
+const REQUEST_BEGIN: u16 = 5;
+const REQUEST_COMMIT: u16 = 7;
+const REQUEST_ROLLBACK: u16 = 8;
+const REQUEST_SAVE: u16 = 9;
+const FLAG_BEGIN_AFTER: u8 = 1;
+
+impl Session {
+    async fn postgres(&self, sql: &str) -> Outcome<()> {
+        match self.client.batch_execute(sql).await {
+            Ok(()) => Ok(Ok(())),
+            Err(error) => Ok(Err(self.explain(&error, "statement")?)),
+        }
+    }
+
+    /// BEGIN TRANSACTION.
+    pub(super) async fn begin(&mut self, writer: &mut Writer) -> Outcome<()> {
+        if self.facts.transaction_count == 0 {
+            if let Err(error) =
+                self.postgres(&format!("BEGIN ISOLATION LEVEL {}", self.options.isolation)).await?
+            {
+                return Ok(Err(error));
+            }
+            self.descriptor = LAST_DESCRIPTOR.fetch_add(1, Ordering::Relaxed);
+            self.facts.transaction_state = 1;
+            write_environment_change(
+                &mut writer.buffer,
+                EnvironmentChange::BeginTransaction(self.descriptor),
+            );
+        }
+        self.facts.transaction_count += 1;
+        Ok(Ok(()))
+    }
+
+    /// COMMIT.
+    pub(super) async fn commit(&mut self, writer: &mut Writer) -> Outcome<()> {
+        match self.facts.transaction_count {
+            0 => {
+                return Ok(Err(SqlError::new(
+                    3902,
+                    16,
+                    1,
+                    "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION.",
+                )));
+            }
+            1 => {}
+            _ => {
+                self.facts.transaction_count -= 1;
+                return Ok(Ok(()));
+            }
+        }
+        if self.is_doomed {
+            self.roll_back_all(writer).await?;
+            return Ok(Err(SqlError::new(
+                3930,
+                16,
+                1,
+                "The current transaction cannot be committed and cannot support operations that write to the log file. Roll back the transaction.",
+            )));
+        }
+        let committed = self.postgres("COMMIT").await?;
+        let descriptor = self.end_transaction();
+        write_environment_change(
+            &mut writer.buffer,
+            match committed {
+                Ok(()) => EnvironmentChange::CommitTransaction(descriptor),
+                Err(_) => EnvironmentChange::RollbackTransaction(descriptor),
+            },
+        );
+        Ok(committed)
+    }
+
+    /// ROLLBACK, of everything or to a savepoint.
+    pub(super) async fn roll_back(&mut self, writer: &mut Writer, savepoint: Option<&str>) -> Outcome<()> {
+        if self.facts.transaction_count == 0 {
+            return Ok(Err(SqlError::new(
+                3903,
+                16,
+                1,
+                "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.",
+            )));
+        }
+        if let Some(name) = savepoint {
+            if self.is_doomed {
+                return Ok(Err(SqlError::new(
+                    3931,
+                    16,
+                    1,
+                    "The current transaction cannot be committed and cannot be rolled back to a savepoint. Roll back the entire transaction.",
+                )));
+            }
+            // a name that is no savepoint's may be the transaction's own, which nobody here keeps
+            return Ok(self
+                .postgres(&format!("ROLLBACK TO SAVEPOINT {}", savepoint_name(name)))
+                .await?
+                .map_err(|_| {
+                    SqlError::new(
+                        6401,
+                        16,
+                        1,
+                        format!(
+                            "Cannot roll back {name}. No transaction or savepoint of that name was found."
+                        ),
+                    )
+                }));
+        }
+        self.roll_back_all(writer).await?;
+        Ok(Ok(()))
+    }
+
+    pub(super) async fn roll_back_all(&mut self, writer: &mut Writer) -> Result<(), ConnectionError> {
+        if let Err(error) = self.postgres("ROLLBACK").await? {
+            return Err(ConnectionError::Database(error.to_string()));
+        }
+        let descriptor = self.end_transaction();
+        write_environment_change(&mut writer.buffer, EnvironmentChange::RollbackTransaction(descriptor));
+        Ok(())
+    }
+
+    fn end_transaction(&mut self) -> u64 {
+        self.facts.transaction_count = 0;
+        self.facts.transaction_state = 0;
+        self.is_doomed = false;
+        std::mem::take(&mut self.descriptor)
+    }
+
+    /// SAVE TRANSACTION.
+    pub(super) async fn save(&mut self, name: &str) -> Outcome<()> {
+        if self.facts.transaction_count == 0 {
+            return Ok(Err(SqlError::new(
+                628,
+                16,
+                0,
+                "Cannot issue SAVE TRANSACTION when there is no active transaction.",
+            )));
+        }
+        self.postgres(&format!("SAVEPOINT {}", savepoint_name(name))).await
+    }
+
+    /// Opens a transaction where SET IMPLICIT_TRANSACTIONS is on and a statement needs one.
+    pub(super) async fn begin_implicitly(&mut self, writer: &mut Writer) -> Outcome<()> {
+        if self.options.implicit_transactions && self.facts.transaction_count == 0 {
+            self.begin(writer).await
+        } else {
+            Ok(Ok(()))
+        }
+    }
+
+    /// Whether a statement's error has to be kept from the transaction around it.
+    pub(super) fn needs_savepoint(&self) -> bool {
+        self.facts.transaction_count > 0 && !self.options.xact_abort
+    }
+
+    /// What an error does to the transaction: a rollback of the statement, or of everything.
+    pub(super) async fn after_error(
+        &mut self,
+        writer: &mut Writer,
+        error: &SqlError,
+        has_savepoint: bool,
+    ) -> Result<(), ConnectionError> {
+        if self.facts.transaction_count == 0 {
+            return Ok(());
+        }
+        // a deadlock's victim loses its transaction, and so does a snapshot's conflict
+        let ends_transaction = matches!(error.number, 1205 | 3960)
+            || (self.options.xact_abort && self.in_try == 0)
+            || error.class >= 19;
+        if ends_transaction {
+            return self.roll_back_all(writer).await;
+        }
+        if self.options.xact_abort {
+            self.is_doomed = true;
+            self.facts.transaction_state = -1;
+            return Ok(());
+        }
+        if has_savepoint {
+            let back = format!(
+                "ROLLBACK TO SAVEPOINT {STATEMENT_SAVEPOINT}; RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}"
+            );
+            if let Err(error) = self.postgres(&back).await? {
+                return Err(ConnectionError::Database(error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A transaction manager request (MS-TDS 2.2.6.9).
+    pub(super) async fn transaction_request(
+        &mut self,
+        writer: &mut Writer,
+        mut cursor: Cursor<'_>,
+    ) -> Result<(), ConnectionError> {
+        let malformed = ConnectionError::Protocol("malformed transaction manager request");
+        let Ok(request) = cursor.u16() else { return Err(malformed) };
+        let outcome = match request {
+            REQUEST_BEGIN => {
+                let Ok(level) = cursor.u8() else { return Err(malformed) };
+                self.set_isolation(level);
+                self.begin(writer).await?
+            }
+            REQUEST_COMMIT => {
+                let ended = self.commit(writer).await?;
+                self.begin_again(writer, cursor, ended).await?
+            }
+            REQUEST_ROLLBACK => {
+                let Ok(name) = cursor.short_text() else { return Err(malformed) };
+                let savepoint = (!name.is_empty()).then_some(name.as_str());
+                let ended = self.roll_back(writer, savepoint).await?;
+                if savepoint.is_some() { ended } else { self.begin_again_flag(writer, cursor, ended).await? }
+            }
+            REQUEST_SAVE => {
+                let Ok(name) = cursor.short_text() else { return Err(malformed) };
+                self.save(&name).await?
+            }
+            _ => Err(SqlError::unsupported("distributed transaction")),
+        };
+        match outcome {
+            Ok(()) => self.done(writer, Done::default()),
+            Err(error) => {
+                super::super::token::write_error(&mut writer.buffer, &error);
+                self.facts.last_error = error.number;
+                self.done(writer, Done { error: true, ..Done::default() });
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_again(
+        &mut self,
+        writer: &mut Writer,
+        mut cursor: Cursor<'_>,
+        ended: Result<(), SqlError>,
+    ) -> Outcome<()> {
+        let _name = cursor.short_text();
+        self.begin_again_flag(writer, cursor, ended).await
+    }
+
+    /// A commit or rollback may ask for the next transaction to begin with it.
+    async fn begin_again_flag(
+        &mut self,
+        writer: &mut Writer,
+        mut cursor: Cursor<'_>,
+        ended: Result<(), SqlError>,
+    ) -> Outcome<()> {
+        let flags = cursor.u8().unwrap_or(0);
+        if ended.is_err() || flags & FLAG_BEGIN_AFTER == 0 {
+            return Ok(ended);
+        }
+        let level = cursor.u8().unwrap_or(0);
+        self.set_isolation(level);
+        self.begin(writer).await
+    }
+
+    fn set_isolation(&mut self, level: u8) {
+        self.options.isolation = match level {
+            1 | 2 => "READ COMMITTED",
+            3 | 5 => "REPEATABLE READ",
+            4 => "SERIALIZABLE",
+            _ => return,
+        };
+    }
+}
+
+/// Users' savepoints have names of their own, and names compare without case.
+fn savepoint_name(name: &str) -> String {
+    quote_identifier(&super::super::catalogue::postgres_name(&format!("user {}", name.to_lowercase())))
+}

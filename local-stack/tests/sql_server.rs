@@ -1,0 +1,22 @@
+//! The stand-in for SQL Server, as a client sees it that others wrote: tiberius, in front of a real PostgreSQL.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what tests share says what it expects by panicking, as tests do"
+)]
+
+#[path = "sql_server/bulk.rs"]
+mod bulk;
+#[path = "sql_server/fixture.rs"]
+mod fixture;
+#[path = "sql_server/login.rs"]
+mod login;
+#[path = "sql_server/speed.rs"]
+mod speed;
+#[path = "sql_server/statements.rs"]
+mod statements;
+#[path = "sql_server/transactions.rs"]
+mod transactions;
+#[path = "sql_server/types.rs"]
+mod types;
