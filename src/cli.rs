@@ -1,0 +1,118 @@
+//! Arguments, commands and exit codes. Results go to stdout, logs to stderr.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::mssql::statements;
+use crate::output;
+use crate::run::{self, Planned};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+/// The arguments or the configuration are wrong. Also what clap exits with.
+const USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = LONG_ABOUT, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "Moves events from NATS JetStream into Azure SQL (and any SQL Server since 2016) in bulk.
+
+No event is acknowledged before it is committed, a bad one goes to the dead-letter stream with its reason, and what \
+is held never exceeds the memory it was given.
+
+Exit codes: 0 done, 1 failed at work, 2 wrong arguments or configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the worker until SIGTERM or SIGINT
+    ///
+    /// What the outside world can mend (a server away, a table missing, a right not yet granted) does not end it: it is
+    /// not ready, says why on /readyz and in the log, and tries again.
+    Run(ConfigArgs),
+    /// Print the CREATE TABLE statements for the tables of the configuration
+    Ddl(ConfigArgs),
+    /// See the whole thing work on this machine: a NATS server, a database, events, and the comparison at the end
+    #[cfg(feature = "local-stack")]
+    Demo(crate::demo::DemoArgs),
+    /// Start the local stack alone, to try one's own configuration against
+    ///
+    /// A real nats-server, and a stand-in for SQL Server in front of a real PostgreSQL. For development only.
+    #[cfg(feature = "local-stack")]
+    Local(crate::demo::LocalArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", env = "NATS_SQL_SINK_CONFIG")]
+    config: PathBuf,
+}
+
+/// Runs the command of the process' arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Both ends of the program speak TLS; a second provider in the dependency tree would make the choice ambiguous.
+    // It fails only where one is installed already, and then that one is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match cli.command {
+        Command::Run(args) => run_command(&args),
+        Command::Ddl(args) => ddl(&args),
+        #[cfg(feature = "local-stack")]
+        Command::Demo(args) => crate::demo::demo(&args),
+        #[cfg(feature = "local-stack")]
+        Command::Local(args) => crate::demo::local(&args),
+    }
+}
+
+fn run_command(args: &ConfigArgs) -> ExitCode {
+    let (config, planned) = match load(args) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if let Err(error) = telemetry::init(&config.log) {
+        return usage(&format!("log: {error}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
+    };
+    let ended = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.listen(config.shutdown_grace)?;
+        run::run(config, planned, shutdown).await
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&format!("{error:#}")),
+    }
+}
+
+fn ddl(args: &ConfigArgs) -> ExitCode {
+    let (_, planned) = match load(args) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    for (pipeline, schema) in &planned {
+        output::line(&format!("{};\n", statements::create_table(&pipeline.table, schema)));
+    }
+    ExitCode::SUCCESS
+}
+
+fn load(args: &ConfigArgs) -> Result<(Config, Vec<Planned>), ExitCode> {
+    let config = Config::load(&args.config).map_err(|error| usage(&error.to_string()))?;
+    let planned = run::load_schemas(&config)
+        .map_err(|(path, error)| usage(&format!("schema {}: {error}", path.display())))?;
+    Ok((config, planned))
+}
+
+fn usage(message: &str) -> ExitCode {
+    output::error(message);
+    ExitCode::from(USAGE)
+}

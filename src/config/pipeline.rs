@@ -1,0 +1,334 @@
+//! `[[pipeline]]`: from one stream into one table.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::problem::{Checks, Problem, quote};
+use super::subject::{name_problem, subject_problem, subjects_overlap};
+use super::{MAX_MEMORY_BYTES, units};
+use crate::sql_name::{Identifier, TableName};
+
+/// Rows of a full rowgroup of a columnstore: more in one bulk load gain nothing.
+pub const MAX_BATCH_ROWS: usize = 1_048_576;
+
+/// The fewest rows that a columnstore compresses at once.
+const DEFAULT_BATCH_ROWS: usize = 102_400;
+
+/// A batch may take this part of the memory, so that one can fill while others are decoded and written.
+const BATCH_PARTS_OF_MEMORY: usize = 4;
+
+/// One stream's events on their way into one table.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// Its name in logs, metrics and dead letters: 1 to 64 of `A-Z a-z 0-9 _ -`, unique. Required.
+    pub name: String,
+    /// The JetStream stream. It has to exist. Required.
+    pub stream: String,
+    /// The durable consumer, shared by all workers of this pipeline; made where it does not exist. Required.
+    pub durable: String,
+    /// Which subjects of the stream: filters that do not overlap. Required.
+    pub subjects: Vec<String>,
+    /// The schema file. Required.
+    pub schema: PathBuf,
+    /// `table`, `schema.table`, with brackets where a name needs them. Required.
+    pub table: TableName,
+    /// Create the table where it does not exist. Default false.
+    #[serde(default)]
+    pub create_table: bool,
+    /// What is promised. Default `at_least_once`.
+    #[serde(default)]
+    pub delivery: DeliveryGuarantee,
+    /// What becomes of rows whose key is already there. Default `append`.
+    #[serde(default)]
+    pub write: WriteMode,
+    /// The columns of the key, for keyed writes. Default: none.
+    #[serde(default)]
+    pub key: Vec<Identifier>,
+    /// The column whose higher value wins, for `upsert`. Default: none.
+    #[serde(default)]
+    pub sequence_column: Option<Identifier>,
+    /// How the stream is divided, for `exactly_once`. Default: none.
+    #[serde(default)]
+    pub partitions: Option<PartitionsConfig>,
+    /// How long a worker owns a partition without renewing, for `exactly_once`. Default: none.
+    #[serde(default, with = "humantime_serde")]
+    pub lease: Option<Duration>,
+    /// What to do when the stream's limits removed events unseen, for `exactly_once`. Default: none.
+    #[serde(default)]
+    pub on_gap: Option<OnGap>,
+    /// After so many deliveries an event is taken alone, and dead-lettered when it fails alone. At least 1.
+    /// Default 10.
+    #[serde(default = "default_max_deliveries")]
+    pub max_deliveries: u64,
+    /// When a batch is cut.
+    #[serde(default)]
+    pub batch: BatchConfig,
+    /// How many batches are written at once.
+    #[serde(default)]
+    pub writers: WritersConfig,
+    /// How long JetStream waits for a sign of life before it delivers again. At least 1 s. Default 30 s.
+    #[serde(default = "default_ack_wait", with = "humantime_serde")]
+    pub ack_wait: Duration,
+    /// Where events go that cannot become rows. Required.
+    pub dead_letter: DeadLetterConfig,
+    /// Where commits are announced. Default: nowhere.
+    #[serde(default)]
+    pub receipts: Option<ReceiptsConfig>,
+}
+
+fn default_max_deliveries() -> u64 {
+    10
+}
+
+fn default_ack_wait() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// `delivery`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryGuarantee {
+    /// Every event arrives; a few may arrive twice after a crash.
+    #[default]
+    AtLeastOnce,
+    /// Every event arrives once. Not in this version yet.
+    ExactlyOnce,
+}
+
+/// `write`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WriteMode {
+    /// Every event is a new row.
+    #[default]
+    Append,
+    /// The first row of a key stays. Not in this version yet.
+    InsertIfAbsent,
+    /// The last row of a key wins. Not in this version yet.
+    Upsert,
+}
+
+/// `on_gap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnGap {
+    /// The pipeline stops, and says what is missing.
+    Stop,
+    /// The gap is counted and reported, and the pipeline goes on behind it.
+    Continue,
+}
+
+/// `partitions`: lists of subjects, or a count with a pattern. Not in this version yet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionsConfig {
+    /// The filters of each partition. Default: none.
+    #[serde(default)]
+    pub subjects: Option<Vec<Vec<String>>>,
+    /// The number of partitions. Default: none.
+    #[serde(default)]
+    pub count: Option<usize>,
+    /// A filter with `{partition}` in the place of the partition's number. Default: none.
+    #[serde(default)]
+    pub subject: Option<String>,
+}
+
+/// `batch`: cut at a number of rows, a number of bytes or an age, whichever comes first.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Rows, 1 to 1,048,576. Default 102,400, the fewest that a columnstore compresses at once.
+    pub max_rows: usize,
+    /// Bytes of subjects, headers and payloads: at most a quarter of `memory`. One event always fits. Default
+    /// 32 MiB.
+    #[serde(deserialize_with = "units::bytes")]
+    pub max_bytes: usize,
+    /// Counted from the first event of the batch. Default 1 s.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { max_rows: DEFAULT_BATCH_ROWS, max_bytes: 32 << 20, max_age: Duration::from_secs(1) }
+    }
+}
+
+/// `writers`: how many batches are written at once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WritersConfig {
+    /// At least. Default 1.
+    pub min: usize,
+    /// At most, and at most `sql.max_connections`. Default 4.
+    pub max: usize,
+}
+
+impl Default for WritersConfig {
+    fn default() -> Self {
+        Self { min: 1, max: 4 }
+    }
+}
+
+/// `dead_letter`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetterConfig {
+    /// The stream that keeps them. It has to exist. Required.
+    pub stream: String,
+    /// What their subjects begin with. The stream has to listen on it. Required.
+    pub subject: String,
+}
+
+/// `receipts`. Not in this version yet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptsConfig {
+    /// The subject that they are published on. Required.
+    pub subject: String,
+}
+
+impl PipelineConfig {
+    /// `memory` and `max_connections` are those of the process.
+    pub(super) fn validate(&self, checks: &mut Checks<'_>, memory: usize, max_connections: usize) {
+        self.validate_names(checks);
+        self.validate_not_yet(checks);
+        if self.max_deliveries == 0 {
+            checks.refuse(Problem::new("max_deliveries", "must be at least 1").with_value(0));
+        }
+        let hour = Duration::from_secs(3600);
+        checks.duration("ack_wait", self.ack_wait, &(Duration::from_secs(1)..=hour));
+        self.validate_batch(&mut checks.table("batch"), memory);
+        self.validate_writers(&mut checks.table("writers"), max_connections);
+        self.validate_dead_letter(&mut checks.table("dead_letter"));
+    }
+
+    fn validate_names(&self, checks: &mut Checks<'_>) {
+        let is_label_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(is_label_safe) {
+            let message = "must be 1 to 64 of A-Z, a-z, 0-9, `_` and `-`: it becomes a metric's label";
+            checks.refuse(Problem::new("name", message).with_value(quote(&self.name)));
+        }
+        for (field, name) in [("stream", &self.stream), ("durable", &self.durable)] {
+            if let Some(message) = name_problem(name) {
+                checks.refuse(Problem::new(field, message).with_value(quote(name)));
+            }
+        }
+        if self.subjects.is_empty() {
+            let hint = "write `subjects = [\">\"]` for all subjects of the stream";
+            let problem = Problem::new("subjects", "must hold at least one filter");
+            checks.refuse(problem.with_value("[]").with_hint(hint));
+        }
+        for (index, subject) in self.subjects.iter().enumerate() {
+            let field = format!("subjects[{index}]");
+            if let Some(message) = subject_problem(subject, true) {
+                checks.refuse(Problem::new(field, message).with_value(quote(subject)));
+            } else if let Some(earlier) = self.subjects[..index].iter().find(|e| subjects_overlap(e, subject))
+            {
+                let message = format!("must not overlap with {}: JetStream refuses it", quote(earlier));
+                checks.refuse(Problem::new(field, message).with_value(quote(subject)));
+            }
+        }
+        if self.schema.as_os_str().is_empty() {
+            checks.refuse(Problem::new("schema", "must name a file").with_value("\"\""));
+        }
+    }
+
+    /// What a later version understands. To ignore it would be to promise something else than what is written.
+    fn validate_not_yet(&self, checks: &mut Checks<'_>) {
+        if self.delivery == DeliveryGuarantee::ExactlyOnce {
+            let message = "is not in this version yet: must be \"at_least_once\"";
+            checks.refuse(Problem::new("delivery", message).with_value("\"exactly_once\""));
+        }
+        let keyed = match self.write {
+            WriteMode::Append => None,
+            WriteMode::InsertIfAbsent => Some("\"insert_if_absent\""),
+            WriteMode::Upsert => Some("\"upsert\""),
+        };
+        if let Some(value) = keyed {
+            let message = "keyed writes are not in this version yet: must be \"append\"";
+            checks.refuse(Problem::new("write", message).with_value(value));
+        }
+        let only_with =
+            |other: &str| format!("has a meaning only with {other}, which is not in this version yet");
+        for (field, is_given) in
+            [("key", !self.key.is_empty()), ("sequence_column", self.sequence_column.is_some())]
+        {
+            if is_given && keyed.is_none() {
+                checks.refuse(Problem::new(field, only_with("keyed writes")));
+            }
+        }
+        for (field, is_given) in [
+            ("partitions", self.partitions.is_some()),
+            ("lease", self.lease.is_some()),
+            ("on_gap", self.on_gap.is_some()),
+        ] {
+            if is_given && self.delivery == DeliveryGuarantee::AtLeastOnce {
+                checks.refuse(Problem::new(field, only_with("`delivery = \"exactly_once\"`")));
+            }
+        }
+        if self.receipts.is_some() {
+            checks.refuse(Problem::new("receipts", "receipts are not in this version yet"));
+        }
+    }
+
+    fn validate_batch(&self, checks: &mut Checks<'_>, memory: usize) {
+        let batch = &self.batch;
+        checks.range("max_rows", batch.max_rows, &(1..=MAX_BATCH_ROWS));
+        let most = memory / BATCH_PARTS_OF_MEMORY;
+        if batch.max_bytes == 0 || batch.max_bytes > most {
+            let (shown, most) = (units::show_bytes(batch.max_bytes), units::show_bytes(most));
+            let message = format!(
+                "must be from 1B to {most}, a quarter of `memory`, so that one batch can fill while others are \
+                 decoded and written"
+            );
+            let needed = batch.max_bytes.saturating_mul(BATCH_PARTS_OF_MEMORY);
+            let problem = Problem::new("max_bytes", message).with_value(quote(&shown));
+            checks.refuse(match needed {
+                0 => problem,
+                1..=MAX_MEMORY_BYTES => problem
+                    .with_hint(format!("write {most:?}, or `memory = {:?}`", units::show_bytes(needed))),
+                _ => problem.with_hint(format!("write {most:?}")),
+            });
+        }
+        let (shortest, longest) = (Duration::from_millis(1), Duration::from_secs(3600));
+        checks.duration("max_age", batch.max_age, &(shortest..=longest));
+    }
+
+    fn validate_writers(&self, checks: &mut Checks<'_>, max_connections: usize) {
+        let WritersConfig { min, max } = self.writers;
+        if min == 0 {
+            checks.refuse(Problem::new("min", "must be at least 1").with_value(min));
+        }
+        if max < min {
+            checks.refuse(Problem::new("max", format!("must be at least `min`, {min}")).with_value(max));
+        }
+        if max > max_connections {
+            let message = format!("must be at most `sql.max_connections`, {max_connections}");
+            checks.refuse(Problem::new("max", message).with_value(max));
+        }
+    }
+
+    fn validate_dead_letter(&self, checks: &mut Checks<'_>) {
+        let DeadLetterConfig { stream, subject } = &self.dead_letter;
+        if let Some(message) = name_problem(stream) {
+            checks.refuse(Problem::new("stream", message).with_value(quote(stream)));
+        }
+        if let Some(message) = subject_problem(subject, false) {
+            checks.refuse(Problem::new("subject", message).with_value(quote(subject)));
+            return;
+        }
+        let below = format!("{subject}.>");
+        let is_own = |filter: &String| subjects_overlap(filter, subject) || subjects_overlap(filter, &below);
+        if *stream == self.stream
+            && let Some(filter) = self.subjects.iter().find(|filter| is_own(filter))
+        {
+            let message =
+                format!("must not be received by the pipeline itself, which subscribes to {}", quote(filter));
+            checks.refuse(Problem::new("subject", message).with_value(quote(subject)));
+        }
+    }
+}

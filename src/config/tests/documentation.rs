@@ -1,0 +1,120 @@
+//! The page of the documentation and the example have every field.
+
+use serde::de::{self, Deserializer, Visitor};
+
+use super::super::*;
+use super::{environment, load};
+
+/// Asks a type for its fields, by refusing to give it any.
+struct FieldsOf<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for FieldsOf<'_> {
+    type Error = de::value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(de::Error::custom("not a struct"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = fields;
+        Err(de::Error::custom("asked"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// Every field with its dotted path; tables are those whose fields follow.
+fn all_fields() -> Vec<String> {
+    fn of<'de, T: Deserialize<'de>>(prefix: &str) -> Vec<String> {
+        let mut fields: &'static [&'static str] = &[];
+        assert!(T::deserialize(FieldsOf(&mut fields)).is_err());
+        assert!(!fields.is_empty(), "{prefix}");
+        fields.iter().map(|field| format!("{prefix}{field}")).collect()
+    }
+    [
+        of::<Config>(""),
+        of::<NatsConfig>("nats."),
+        of::<NatsTlsConfig>("nats.tls."),
+        of::<SqlConfig>("sql."),
+        of::<SqlAuthConfig>("sql.auth."),
+        of::<HttpConfig>("http."),
+        of::<LogConfig>("log."),
+        of::<PipelineConfig>("pipeline."),
+        of::<PartitionsConfig>("pipeline.partitions."),
+        of::<BatchConfig>("pipeline.batch."),
+        of::<WritersConfig>("pipeline.writers."),
+        of::<DeadLetterConfig>("pipeline.dead_letter."),
+        of::<ReceiptsConfig>("pipeline.receipts."),
+    ]
+    .concat()
+}
+
+const EXAMPLE: &str = include_str!("../../../sink.example.toml");
+
+/// A line that is commented out is `#field = …`; prose has a blank after the `#`.
+fn is_commented_out(line: &str) -> bool {
+    line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+#[test]
+fn every_field_is_documented_and_in_the_example() {
+    let page = include_str!("../../../docs/configuration.md");
+    for field in all_fields() {
+        assert!(page.contains(&format!("| `{field}` |")), "docs/configuration.md wants a line for {field}");
+        let name = field.rsplit('.').next().expect("a last part");
+        let forms = [format!("{name} = "), format!("[{field}]"), format!("[[{field}]]")];
+        assert!(forms.iter().any(|form| EXAMPLE.contains(form)), "sink.example.toml wants {field}");
+    }
+    let fields = all_fields();
+    let rows = page.lines().take_while(|line| *line != "## Environment");
+    for line in rows.filter_map(|line| line.strip_prefix("| `")) {
+        let field = line.split('`').next().expect("a first part");
+        assert!(
+            fields.iter().any(|known| known == field),
+            "docs/configuration.md tells of {field}, which is no more"
+        );
+    }
+}
+
+#[test]
+fn the_example_is_valid_and_so_is_every_line_of_it() {
+    load(EXAMPLE).expect("the example is valid");
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_commented_out(line)) {
+        // WHEN one line is no comment any more
+        let mut lines = lines.clone();
+        lines[index] = &line[1..];
+        // THEN it is understood, though alone it may be refused: a password wants its user
+        let parsed = parse::parse::<Config>(&lines.join("\n"), &environment);
+        assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());
+    }
+}
+
+#[test]
+fn the_defaults_in_the_example_are_the_defaults() {
+    // GIVEN the example, and the same with every line that could be a default
+    let all: String = EXAMPLE
+        .lines()
+        .take_while(|line| !line.starts_with("# Understood"))
+        .filter(|line| {
+            !["file", "user", "password", "token"]
+                .iter()
+                .any(|word| line.split(" = ").next().is_some_and(|name| name.contains(word)))
+        })
+        .filter(|line| !line.starts_with("#tls"))
+        .map(|line| if is_commented_out(line) { &line[1..] } else { line })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let all = all.replace("[sql.auth]", "[sql.auth]\nuser = \"sink\"\npassword_file = \"sql.password\"");
+    // THEN they say the same
+    let shown = |text: &str| format!("{:#?}", load(text).expect("it is valid"));
+    assert_eq!(shown(&all), shown(EXAMPLE));
+}

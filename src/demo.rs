@@ -1,0 +1,438 @@
+//! `demo` and `local`: the whole thing on this machine, with nothing but this program and two tools.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream::{self, context::ContextBuilder, stream};
+use clap::{Args, ValueEnum};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use local_stack::stack::{LocalStack, LocalStackOptions, SqlStorage};
+use serde::Serialize;
+
+mod events;
+mod publisher;
+mod sink;
+mod table;
+
+use crate::config::Config;
+use crate::mssql::connect::Connector;
+use crate::output;
+use crate::shutdown::Shutdown;
+use events::Events;
+use sink::{Progress, Sink};
+use table::Account;
+
+/// The schema of the demo's events, so that the program needs no file beside it.
+const SCHEMA: &str = include_str!("../schemas/telemetry.toml");
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// Without any progress for this long the demo gives up and says what the sink says.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Outstanding publishes of the client, above the publisher's own window.
+const MAX_ACK_INFLIGHT: usize = 8_192;
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How many events to publish
+    #[arg(long, default_value_t = 500_000, value_name = "N")]
+    events: u64,
+    /// Print one JSON object on stdout instead of progress and summary
+    #[arg(long, value_name = "FORMAT")]
+    report: Option<Report>,
+    /// Where to keep the streams, the database, the configuration and the log [default: a new folder in ./demo-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// What `demo` prints on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Report {
+    /// One JSON object
+    Json,
+}
+
+/// Arguments of `local`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalArgs {
+    /// Port of the NATS server
+    #[arg(long, value_name = "PORT", default_value_t = 4222)]
+    nats_port: u16,
+    /// Port of the SQL server
+    #[arg(long, value_name = "PORT", default_value_t = 1433)]
+    sql_port: u16,
+    /// Where to keep streams and database [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// What becomes of the rows of a bulk load
+    #[arg(long, value_enum, default_value_t = StorageArg::Postgres)]
+    sql_storage: StorageArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StorageArg {
+    /// They are stored in a real PostgreSQL
+    Postgres,
+    /// They are parsed, checked and counted, and none is kept
+    Discard,
+}
+
+/// The figures of a run. The names are part of the command line's contract.
+#[derive(Debug, Serialize)]
+struct Figures {
+    published: u64,
+    rows_in_table: u64,
+    distinct_event_ids: u64,
+    dead_lettered: u64,
+    seconds: f64,
+    rows_per_second: f64,
+    batches: u64,
+    peak_rss_bytes: u64,
+}
+
+/// Runs the demo.
+pub(crate) fn demo(args: &DemoArgs) -> ExitCode {
+    match block_on(run_demo(args)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => output::fail("the table does not hold exactly what was published"),
+        Err(error) => output::fail(&format!("{error:#}")),
+    }
+}
+
+/// Runs the local stack until a signal.
+pub(crate) fn local(args: &LocalArgs) -> ExitCode {
+    match block_on(run_local(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&format!("{error:#}")),
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(work)
+}
+
+/// `true` where the table holds exactly what was published.
+async fn run_demo(args: &DemoArgs) -> anyhow::Result<bool> {
+    let quiet = args.report == Some(Report::Json);
+    let say = |text: &str| {
+        if !quiet {
+            output::line(text);
+        }
+    };
+    let folder = data_folder(args.data_dir.as_deref())?;
+    say("starting nats-server, PostgreSQL, and the stand-in for SQL Server in front of it …");
+    let stack = LocalStack::start(LocalStackOptions {
+        data_dir: Some(folder.join("stack")),
+        ..LocalStackOptions::default()
+    })
+    .await
+    .context("starting the local stack")?;
+    let http = std::net::SocketAddr::from(([127, 0, 0, 1], local_stack::free_port()?));
+    let config_path = write_files(&folder, &stack, http)?;
+    let config = Config::load(&config_path)?;
+    let client = async_nats::connect(stack.nats_url()).await.context("connecting to the NATS server")?;
+    let jetstream = ContextBuilder::new().max_ack_inflight(MAX_ACK_INFLIGHT).build(client);
+    create_streams(&jetstream).await?;
+
+    let mut sink = Sink::start(&config_path, &folder.join("sink.log"), http)?;
+    say(&format!("publishing {} events while the sink works …", args.events));
+    let started = Instant::now();
+    let confirmed = Arc::new(AtomicU64::new(0));
+    let events = Events::new(time::OffsetDateTime::now_utc());
+    let publishing = tokio::spawn(publisher::publish(jetstream, events, args.events, Arc::clone(&confirmed)));
+    let bars = Bars::new(args.events, quiet);
+    let progress = follow(&mut sink, publishing, &confirmed, args.events, &bars).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    bars.finish();
+    let status = sink.stop().await?;
+    if !status.success() {
+        bail!("the sink did not stop cleanly: {status}");
+    }
+
+    let pipeline = config.pipelines.first().context("the demo's configuration has one pipeline")?;
+    let mut session = Connector::new(config.sql.clone()).open().await?;
+    let account = Account::read(&mut session, &pipeline.table).await?;
+    let published = confirmed.load(Ordering::Relaxed);
+    let exact =
+        account == Account::expected(published)? && published == args.events && progress.dead_lettered == 0;
+    #[allow(clippy::cast_precision_loss)] // a rate is read with three digits
+    let figures = Figures {
+        published,
+        rows_in_table: account.rows,
+        distinct_event_ids: account.distinct_event_ids,
+        dead_lettered: progress.dead_lettered,
+        seconds: (seconds * 1000.0).round() / 1000.0,
+        rows_per_second: (account.rows as f64 / seconds).round(),
+        batches: progress.batches,
+        peak_rss_bytes: sink.peak_rss_bytes(),
+    };
+    if quiet {
+        output::line(&serde_json::to_string(&figures)?);
+        return Ok(exact);
+    }
+    summary(&figures, exact);
+    output::line("\nfive rows, read back over TDS:\n");
+    for line in columns(&table::sample(&mut session, &pipeline.table).await?) {
+        output::line(&line);
+    }
+    output::line(&format!(
+        "\nThe data is in {folder}: the streams, the database, the configuration demo.toml and the sink's log sink.log.\n\n\
+         What to try next:\n  \
+         nats-sql-sink local --data-dir {folder}/stack          the same stack again, to look around with any SQL client\n  \
+         nats-sql-sink ddl --config {folder}/demo.toml          the CREATE TABLE statement\n  \
+         nats-sql-sink run --config sink.toml                 the worker, with your own NATS and Azure SQL: see README.md",
+        folder = folder.display()
+    ));
+    Ok(exact)
+}
+
+/// Waits until everything published is settled, and shows how it goes.
+async fn follow(
+    sink: &mut Sink,
+    mut publishing: tokio::task::JoinHandle<anyhow::Result<()>>,
+    confirmed: &AtomicU64,
+    expected: u64,
+    bars: &Bars,
+) -> anyhow::Result<Progress> {
+    let mut published = false;
+    let mut last_change = Instant::now();
+    let mut last_settled = 0;
+    loop {
+        tokio::select! {
+            ended = &mut publishing, if !published => {
+                ended.context("the publisher ended by a defect")??;
+                published = true;
+            }
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let progress = sink.progress().await;
+        let settled = progress.committed + progress.dead_lettered;
+        bars.show(confirmed.load(Ordering::Relaxed), progress.committed);
+        if published && settled >= expected {
+            return Ok(progress);
+        }
+        if settled != last_settled {
+            (last_settled, last_change) = (settled, Instant::now());
+        }
+        sink.check_running()?;
+        if last_change.elapsed() > PATIENCE {
+            bail!(
+                "{settled} of {expected} events are settled, and nothing has moved for {} s; the sink says: {}",
+                PATIENCE.as_secs(),
+                sink.readiness().await
+            );
+        }
+    }
+}
+
+/// The folder to work in: the one asked for, or a new one.
+fn data_folder(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let folder = match asked {
+        Some(folder) => folder.to_path_buf(),
+        None => {
+            let now = time::OffsetDateTime::now_utc();
+            let format = time::macros::format_description!("[year][month][day]-[hour][minute][second]");
+            PathBuf::from("demo-data").join(format!("{}-{}", now.format(&format)?, std::process::id()))
+        }
+    };
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating the folder {}", folder.display()))?;
+    let mut entries =
+        std::fs::read_dir(&folder).with_context(|| format!("reading the folder {}", folder.display()))?;
+    if entries.next().is_some() {
+        bail!("the folder {} is not empty: name another one with --data-dir", folder.display());
+    }
+    folder.canonicalize().with_context(|| format!("finding the folder {}", folder.display()))
+}
+
+/// Writes what `run` needs: configuration, schema, password and the certificate to trust.
+fn write_files(folder: &Path, stack: &LocalStack, http: std::net::SocketAddr) -> anyhow::Result<PathBuf> {
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text)
+            .with_context(|| format!("writing {name} in {}", folder.display()))
+    };
+    write("telemetry.toml", SCHEMA)?;
+    write("ca.pem", stack.sql_ca_pem())?;
+    write("sql.password", stack.sql_password())?;
+    restrict(&folder.join("sql.password"))?;
+    let config = format!(
+        r#"# Written by `nats-sql-sink demo`.
+
+[nats]
+servers = ["{nats}"]
+
+[sql]
+server = "127.0.0.1,{sql_port}"
+database = "{database}"
+encrypt = "required"
+ca_file = "ca.pem"
+auth = {{ method = "sql_login", user = "{user}", password_file = "sql.password" }}
+
+[http]
+listen = "{http}"
+
+[[pipeline]]
+name = "telemetry"
+stream = "EVENTS"
+durable = "sink-telemetry"
+subjects = ["events.>"]
+schema = "telemetry.toml"
+table = "dbo.telemetry"
+create_table = true
+dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.telemetry" }}
+"#,
+        nats = stack.nats_url(),
+        sql_port = stack.sql_address().port(),
+        database = stack.sql_database(),
+        user = stack.sql_user(),
+    );
+    write("demo.toml", &config)?;
+    Ok(folder.join("demo.toml"))
+}
+
+fn restrict(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("restricting who may read {}", path.display()))
+}
+
+async fn create_streams(jetstream: &jetstream::Context) -> anyhow::Result<()> {
+    for (name, subjects) in [("EVENTS", "events.>"), ("DEAD_LETTERS", "dead.>")] {
+        let config = stream::Config {
+            name: name.to_owned(),
+            subjects: vec![subjects.to_owned()],
+            ..stream::Config::default()
+        };
+        jetstream.create_stream(config).await.with_context(|| format!("creating the stream {name}"))?;
+    }
+    Ok(())
+}
+
+/// Two bars: what is published, and what is committed.
+struct Bars {
+    published: ProgressBar,
+    committed: ProgressBar,
+}
+
+impl Bars {
+    fn new(events: u64, hidden: bool) -> Self {
+        let bars = MultiProgress::new();
+        let bar = |name: &'static str| {
+            let bar = if hidden { ProgressBar::hidden() } else { bars.add(ProgressBar::new(events)) };
+            if let Ok(style) = ProgressStyle::with_template(
+                "  {prefix:>12} {bar:40} {human_pos:>10} / {human_len}  {per_sec}",
+            ) {
+                bar.set_style(style);
+            }
+            bar.with_prefix(name)
+        };
+        Self { published: bar("published"), committed: bar("in the table") }
+    }
+
+    fn show(&self, published: u64, committed: u64) {
+        self.published.set_position(published);
+        self.committed.set_position(committed);
+    }
+
+    fn finish(&self) {
+        self.published.abandon();
+        self.committed.abandon();
+    }
+}
+
+fn summary(figures: &Figures, exact: bool) {
+    let verdict = if exact { "each of them once" } else { "NOT exactly what was published" };
+    #[allow(clippy::cast_precision_loss)] // shown in whole mebibytes
+    let peak = figures.peak_rss_bytes as f64 / 1_048_576.0;
+    let lines = [
+        ("published", figures.published.to_string()),
+        ("rows in the table", format!("{} ({verdict})", figures.rows_in_table)),
+        ("distinct event ids", figures.distinct_event_ids.to_string()),
+        ("dead-lettered", figures.dead_lettered.to_string()),
+        ("seconds", format!("{:.1}", figures.seconds)),
+        ("rows per second", format!("{:.0}", figures.rows_per_second)),
+        ("batches", figures.batches.to_string()),
+        ("the sink's memory", format!("{peak:.0} MiB at most")),
+    ];
+    output::line("");
+    for (name, value) in lines {
+        output::line(&format!("  {name:<20} {value}"));
+    }
+}
+
+/// Lays cells out in columns.
+fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    rows.iter()
+        .map(|row| {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            format!("  {}", cells.collect::<Vec<_>>().join("  ").trim_end())
+        })
+        .collect()
+}
+
+async fn run_local(args: &LocalArgs) -> anyhow::Result<()> {
+    let stack = LocalStack::start(LocalStackOptions {
+        nats_port: Some(args.nats_port),
+        sql_port: Some(args.sql_port),
+        data_dir: args.data_dir.clone(),
+        storage: match args.sql_storage {
+            StorageArg::Postgres => SqlStorage::Postgres,
+            StorageArg::Discard => SqlStorage::Discard,
+        },
+        ..LocalStackOptions::default()
+    })
+    .await
+    .context("starting the local stack")?;
+    output::line(&format!(
+        "The local stack runs. It is for development: its SQL server is a stand-in, not SQL Server.\n\n  \
+         NATS        {nats}\n  \
+         SQL server  127.0.0.1,{port}   database {database}, user {user}, password {password}\n  \
+         its CA      {ca}\n\n\
+         Stop it with Ctrl-C.",
+        nats = stack.nats_url(),
+        port = stack.sql_address().port(),
+        database = stack.sql_database(),
+        user = stack.sql_user(),
+        password = stack.sql_password(),
+        ca = stack.sql_ca_file().display(),
+    ));
+    let shutdown = Shutdown::new();
+    shutdown.listen(Duration::ZERO).context("listening for signals")?;
+    shutdown.stopping().await;
+    stack.stop().await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_laid_out_in_columns() {
+        let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
+        assert_eq!(columns(&rows), ["  a    bb", "  ccc  d"]);
+    }
+
+    #[test]
+    fn a_folder_that_holds_something_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("x"), "").expect("a file");
+        assert!(data_folder(Some(folder.path())).is_err());
+    }
+}

@@ -1,0 +1,235 @@
+//! What happens after an error: the one place that decides it, as one table and one match.
+//!
+//! Numbers are those of Microsoft's "Database engine events and errors", and of "Troubleshoot transient
+//! connection errors in SQL Database". What is not listed is [`Disposition::Stop`]: never a silent retry, and
+//! never an event's fault. Keep every list narrow.
+
+use std::io;
+
+use crate::error::{Error, ErrorKind, Phase};
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Disposition {
+    /// The whole batch again on a new connection, with backoff, without end.
+    Retry,
+    /// As [`Disposition::Retry`], and the server asks for less at once.
+    SlowDown,
+    /// As [`Disposition::Retry`], and the server cannot take as much in one transaction.
+    SmallerBatch,
+    /// The table is not what it was: read its shape again, then retry.
+    ReloadShape,
+    /// A row is bad.
+    Bisect,
+    /// The batch may or may not be committed.
+    OutcomeUnknown,
+    /// The login was refused: once again with a fresh secret or token.
+    Reauthenticate,
+    /// Somebody has to mend something: not ready, say why, and try again slowly.
+    Stop,
+}
+
+impl Disposition {
+    /// A stable name for logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Disposition::Retry => "retry",
+            Disposition::SlowDown => "slow_down",
+            Disposition::SmallerBatch => "smaller_batch",
+            Disposition::ReloadShape => "reload_shape",
+            Disposition::Bisect => "bisect",
+            Disposition::OutcomeUnknown => "outcome_unknown",
+            Disposition::Reauthenticate => "reauthenticate",
+            Disposition::Stop => "stop",
+        }
+    }
+}
+
+/// Thrown by this program's own commit statement when there is no transaction to commit any more. From the range that
+/// is free for applications, from 50,000 on.
+pub const TRANSACTION_GONE: u32 = 51_317;
+
+/// What a server error number means here.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    number: u32,
+    disposition: Disposition,
+    meaning: &'static str,
+}
+
+const fn rule(number: u32, disposition: Disposition, meaning: &'static str) -> Rule {
+    Rule { number, disposition, meaning }
+}
+
+/// Sorted by number: a test says so, and that none is there twice.
+const RULES: &[Rule] = {
+    use Disposition::{Bisect, Reauthenticate, ReloadShape, Retry, SlowDown, SmallerBatch, Stop};
+    &[
+        rule(207, Stop, "a column is missing"),
+        rule(208, Stop, "the table is missing, or the user may not see it"),
+        rule(220, Bisect, "a number is too large for its column"),
+        rule(229, Stop, "a permission is missing"),
+        rule(233, Bisect, "the server ended the connection over the data it was sent"),
+        rule(241, Bisect, "a text is no date or time"),
+        rule(242, Bisect, "a date or time is out of range"),
+        rule(245, Bisect, "a text could not be converted"),
+        rule(262, Stop, "the permission to create a table is missing"),
+        rule(515, Bisect, "a value is missing where the column allows none"),
+        rule(547, Bisect, "a check or foreign key constraint is violated"),
+        rule(701, SmallerBatch, "the server is out of memory for this statement"),
+        rule(916, Stop, "the login has no user in this database"),
+        rule(1088, Stop, "the table is missing, or ALTER on it is"),
+        rule(1105, SlowDown, "the database is full"),
+        rule(1204, SmallerBatch, "the server is out of locks"),
+        rule(1205, Retry, "deadlock victim"),
+        rule(1222, Retry, "lock request timed out"),
+        // Only a table without a key of ours can be appended to, so a duplicate is no event's fault here.
+        rule(2601, Stop, "a unique index already holds this key"),
+        rule(2627, Stop, "a unique or primary key constraint already holds this key"),
+        rule(2628, Bisect, "a value is too long for its column"),
+        rule(3902, Retry, "commit without a transaction: the server had ended it"),
+        rule(3903, Retry, "rollback without a transaction: the server had ended it"),
+        rule(3906, Retry, "the database is read-only, as it is during a failover"),
+        rule(3930, Retry, "the transaction is doomed"),
+        rule(3960, Retry, "snapshot isolation update conflict"),
+        rule(3971, Retry, "the server failed to resume the transaction"),
+        rule(3980, Retry, "the request was aborted with its batch"),
+        rule(3989, Retry, "the request may not start in this transaction"),
+        rule(3998, Retry, "the transaction was doomed at the end of the batch"),
+        // In the failover window 4060 comes with a retried login; out of it the name is wrong.
+        rule(4060, Stop, "the database does not exist, or the login may not open it"),
+        rule(4221, Retry, "the replica is not ready for logins"),
+        rule(4815, Bisect, "a value has a length that its column does not allow"),
+        rule(4816, ReloadShape, "a column has another type than when its shape was read"),
+        rule(4819, ReloadShape, "the rows are not in the order that was announced"),
+        rule(4834, Stop, "the permission to load in bulk is missing"),
+        rule(4891, ReloadShape, "the table changed while it was loaded"),
+        rule(4896, Bisect, "a value is not one of its column's type"),
+        rule(7339, Bisect, "a value is not one of its column's type"),
+        rule(8114, Bisect, "a value could not be converted"),
+        rule(8115, Bisect, "a number is too large for its column"),
+        rule(8152, Bisect, "a value is too long for its column"),
+        rule(8645, SmallerBatch, "timed out waiting for memory"),
+        rule(9002, SlowDown, "the transaction log is full"),
+        // As numbers that the server sends: bad row data ended the load. As socket codes they arrive as I/O errors.
+        rule(10053, Bisect, "the server ended the connection over the data it was sent"),
+        rule(10054, Bisect, "the server ended the connection over the data it was sent"),
+        rule(10928, SlowDown, "a resource limit of the database is reached"),
+        rule(10929, SlowDown, "the server is too busy"),
+        rule(18456, Reauthenticate, "the login failed"),
+        rule(40197, Retry, "the service is being moved or upgraded"),
+        rule(40501, SlowDown, "the service is busy"),
+        rule(40544, SlowDown, "the database has reached its size quota"),
+        rule(40549, SmallerBatch, "the transaction took too long"),
+        rule(40550, SmallerBatch, "the transaction took too many locks"),
+        rule(40551, SmallerBatch, "the transaction used too much of tempdb"),
+        rule(40552, SmallerBatch, "the transaction used too much of the log"),
+        rule(40553, SmallerBatch, "the transaction used too much memory"),
+        rule(40613, Retry, "the database is not available just now"),
+        rule(40615, Stop, "the server's firewall refuses this address"),
+        rule(49918, SlowDown, "not enough resources"),
+        rule(49919, SlowDown, "too many create or update operations"),
+        rule(49920, SlowDown, "too many operations"),
+        rule(TRANSACTION_GONE, Retry, "the server had rolled the transaction back before its commit"),
+    ]
+};
+
+fn rule_for(number: u32) -> Option<&'static Rule> {
+    RULES.binary_search_by_key(&number, |rule| rule.number).ok().map(|index| &RULES[index])
+}
+
+/// What a server error number means, in a few words; `None` for one that this program does not know.
+pub fn meaning(number: u32) -> Option<&'static str> {
+    rule_for(number).map(|rule| rule.meaning)
+}
+
+/// Whether the server's text for this number names objects only (tables, columns, logins), never a row's value.
+pub fn names_objects_only(number: u32) -> bool {
+    matches!(number, 207 | 208 | 229 | 262 | 916 | 1088 | 1105 | 4060 | 4834 | 9002 | 18456 | 40613 | 40615)
+}
+
+/// Decides what happens after `error`.
+pub fn disposition(error: &Error) -> Disposition {
+    match (&error.kind, error.phase) {
+        // From class 20 on the server ends the connection, and no longer says what became of the commit.
+        (
+            ErrorKind::Server { class: 20.., .. } | ErrorKind::SqlIo(_) | ErrorKind::SqlProtocol,
+            Phase::Commit,
+        ) => Disposition::OutcomeUnknown,
+        (ErrorKind::Server { number, .. }, _) => {
+            rule_for(*number).map_or(Disposition::Stop, |rule| rule.disposition)
+        }
+        // A name that does not resolve, or an address that is none, is mended by a person.
+        (ErrorKind::SqlIo(io::ErrorKind::InvalidInput), _) => Disposition::Stop,
+        (ErrorKind::SqlIo(_), _) => Disposition::Retry,
+        (ErrorKind::BulkInput, _) => Disposition::Bisect,
+        (ErrorKind::NatsUnavailable, _) => Disposition::Retry,
+        (
+            ErrorKind::SqlTls
+            | ErrorKind::SqlProtocol
+            | ErrorKind::RowCount { .. }
+            | ErrorKind::TableShape
+            | ErrorKind::Credential
+            | ErrorKind::NatsRefused
+            | ErrorKind::StreamSetup
+            | ErrorKind::Internal,
+            _,
+        ) => Disposition::Stop,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(phase: Phase, number: u32, class: u8) -> Error {
+        Error::new(phase, ErrorKind::Server { number, class }, "")
+    }
+
+    #[test]
+    fn rules_are_sorted_and_unique() {
+        assert!(RULES.is_sorted_by(|a, b| a.number < b.number));
+    }
+
+    #[test]
+    fn an_unknown_number_stops() {
+        assert_eq!(disposition(&server(Phase::Load, 99_999, 16)), Disposition::Stop);
+    }
+
+    #[test]
+    fn each_group_of_the_table_has_its_disposition() {
+        for (number, expected) in [
+            (1205, Disposition::Retry),
+            (40613, Disposition::Retry),
+            (40501, Disposition::SlowDown),
+            (9002, Disposition::SlowDown),
+            (8645, Disposition::SmallerBatch),
+            (4891, Disposition::ReloadShape),
+            (547, Disposition::Bisect),
+            (10054, Disposition::Bisect),
+            (18456, Disposition::Reauthenticate),
+            (208, Disposition::Stop),
+        ] {
+            assert_eq!(disposition(&server(Phase::Load, number, 16)), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_connection_lost_during_commit_leaves_the_outcome_unknown() {
+        let lost = |phase| Error::new(phase, ErrorKind::SqlIo(io::ErrorKind::ConnectionReset), "");
+        assert_eq!(disposition(&lost(Phase::Commit)), Disposition::OutcomeUnknown);
+        assert_eq!(disposition(&lost(Phase::Load)), Disposition::Retry);
+        assert_eq!(disposition(&server(Phase::Commit, 40197, 20)), Disposition::OutcomeUnknown);
+    }
+
+    #[test]
+    fn a_definite_refusal_of_the_commit_is_not_unknown() {
+        assert_eq!(disposition(&server(Phase::Commit, 3930, 16)), Disposition::Retry);
+    }
+
+    #[test]
+    fn what_the_server_counts_differently_stops() {
+        let error = Error::new(Phase::Load, ErrorKind::RowCount { sent: 2, counted: 1 }, "");
+        assert_eq!(disposition(&error), Disposition::Stop);
+    }
+}

@@ -1,0 +1,184 @@
+//! What can go wrong, and in which phase of an event's way. What happens next is decided by `disposition.rs`.
+
+use std::fmt;
+use std::io;
+
+/// Where on an event's way something went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Connecting to NATS, or looking at a stream or consumer.
+    Nats,
+    /// Asking JetStream for events.
+    Pull,
+    /// Turning payloads into rows.
+    Decode,
+    /// Connecting and logging in to the database.
+    Connect,
+    /// Reading the shape of the target table, or creating it.
+    Target,
+    /// Sending rows: from `BEGIN TRANSACTION` until the server has counted them.
+    Load,
+    /// From the moment on when `COMMIT` may have reached the server.
+    Commit,
+    /// Publishing to the dead-letter stream.
+    DeadLetter,
+    /// Telling JetStream what became of a delivery.
+    Settle,
+}
+
+impl Phase {
+    /// A stable name for logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Nats => "nats",
+            Phase::Pull => "pull",
+            Phase::Decode => "decode",
+            Phase::Connect => "connect",
+            Phase::Target => "target",
+            Phase::Load => "load",
+            Phase::Commit => "commit",
+            Phase::DeadLetter => "dead_letter",
+            Phase::Settle => "settle",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The database server answered with an error of this number.
+    Server {
+        /// The number, as in Microsoft's list of events and errors.
+        number: u32,
+        /// The severity; from 20 on the server ends the connection.
+        class: u8,
+    },
+    /// The connection to the database could not be made, or broke.
+    SqlIo(io::ErrorKind),
+    /// TLS with the database could not be agreed on.
+    SqlTls,
+    /// The database server answered something that the protocol does not allow here.
+    SqlProtocol,
+    /// The client refused a row before any of it was sent.
+    BulkInput,
+    /// The server counted another number of rows than were sent.
+    RowCount {
+        /// Rows that were sent.
+        sent: u64,
+        /// Rows that the server counted.
+        counted: u64,
+    },
+    /// The target table does not fit the schema, or cannot be loaded in bulk.
+    TableShape,
+    /// A secret could not be read.
+    Credential,
+    /// NATS is not reachable, or did not answer in time.
+    NatsUnavailable,
+    /// NATS refused the credentials or the permission.
+    NatsRefused,
+    /// A stream or consumer is missing, or is set up so that a promise could not be kept.
+    StreamSetup,
+    /// A defect of this program: a decoder panicked, a task died.
+    Internal,
+}
+
+/// An error with its phase. Neither `Display` nor `Debug` shows a row's values: text that the server wrote is
+/// kept apart, and is to be masked before anybody sees it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Where it happened.
+    pub phase: Phase,
+    /// What happened.
+    pub kind: ErrorKind,
+    message: String,
+    server_text: Option<String>,
+}
+
+/// A result of this program's own operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error with a message of our own, which must hold no value of any row.
+    pub fn new(phase: Phase, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { phase, kind, message: message.into(), server_text: None }
+    }
+
+    /// What tiberius reported in `phase`.
+    pub fn sql(phase: Phase, error: tiberius::error::Error) -> Self {
+        use tiberius::error::Error as Sql;
+        let message = error_text(&error);
+        match error {
+            Sql::Server(token) => Self {
+                phase,
+                kind: ErrorKind::Server { number: token.code(), class: token.class() },
+                message,
+                server_text: Some(token.message().to_owned()),
+            },
+            Sql::Io { kind, .. } => Self::new(phase, ErrorKind::SqlIo(kind), message),
+            Sql::Tls(_) => Self::new(phase, ErrorKind::SqlTls, message),
+            Sql::BulkInput(_) => Self::new(phase, ErrorKind::BulkInput, message),
+            _ => Self::new(phase, ErrorKind::SqlProtocol, message),
+        }
+    }
+
+    /// A deadline of our own that passed while the database was waited for.
+    pub fn sql_timeout(phase: Phase, what: &str) -> Self {
+        Self::new(phase, ErrorKind::SqlIo(io::ErrorKind::TimedOut), format!("timed out: {what}"))
+    }
+
+    /// The database server's error number, if it was the server that said no.
+    pub fn number(&self) -> Option<u32> {
+        match self.kind {
+            ErrorKind::Server { number, .. } => Some(number),
+            _ => None,
+        }
+    }
+
+    /// What the database server wrote. It may quote values of a row.
+    pub fn server_text(&self) -> Option<&str> {
+        self.server_text.as_deref()
+    }
+}
+
+/// A text for an error of tiberius that quotes nothing which the server or a row brought.
+fn error_text(error: &tiberius::error::Error) -> String {
+    use tiberius::error::Error as Sql;
+    match error {
+        Sql::Server(token) => {
+            format!("server error {} (class {}, state {})", token.code(), token.class(), token.state())
+        }
+        Sql::Io { kind, message } => format!("connection: {kind}: {message}"),
+        Sql::Tls(message) => format!("tls: {message}"),
+        Sql::Routing { host, port } => format!("redirected to {host},{port} too often"),
+        // tiberius puts the offending value into these texts.
+        Sql::BulkInput(_) => "the client refused a value of a row as unfit for its column".to_owned(),
+        Sql::Conversion(_) | Sql::Encoding(_) | Sql::Utf8 | Sql::Utf16 | Sql::ParseInt(_) => {
+            "a value in the server's answer could not be read".to_owned()
+        }
+        Sql::Protocol(message) => format!("protocol: {message}"),
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.phase, self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("phase", &self.phase)
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::error::Error for Error {}

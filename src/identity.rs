@@ -1,0 +1,384 @@
+//! Secrets: read from where the configuration says, each time that they are needed, and never shown.
+//!
+//! Nothing is kept between two connections, so a secret that was exchanged is found by the next one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use async_nats::ConnectOptions;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::{NatsAuth, NatsConfig, SecretSource, SqlAuthConfig};
+
+/// The largest file that is read as a secret. A `.creds` file has about 1 KiB.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// A secret. `Debug` and `Display` do not show it, and its memory is wiped when it is dropped.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(SecretString::from(text.into()))
+    }
+
+    /// The secret itself: for the library that logs in, and for nothing else.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+/// As whom to log in to the database.
+#[derive(Debug, Clone)]
+pub enum SqlCredential {
+    /// A login with a password.
+    SqlLogin {
+        /// The login.
+        user: String,
+        /// Its password.
+        password: Secret,
+    },
+}
+
+/// A secret that cannot be had. Names the field and the source, never a content.
+#[derive(Debug)]
+pub struct IdentityError {
+    /// The configuration's field.
+    pub field: &'static str,
+    /// Where it says that the secret is: a file or an environment variable.
+    pub origin: String,
+    /// What is wrong with that.
+    pub kind: IdentityErrorKind,
+}
+
+/// What is wrong with a secret's source.
+#[derive(Debug)]
+pub enum IdentityErrorKind {
+    /// The file cannot be read.
+    Read(io::Error),
+    /// The environment variable is not set.
+    Unset,
+    /// There is nothing in it.
+    Empty,
+    /// It is not UTF-8, or far larger than any secret.
+    NotASecret,
+    /// It is not what NATS takes: a seed that is none, a `.creds` file without its parts.
+    Malformed,
+    /// The configuration names no source.
+    Unnamed,
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}: ", self.field, self.origin)?;
+        match &self.kind {
+            IdentityErrorKind::Read(error) => write!(formatter, "cannot be read: {error}"),
+            IdentityErrorKind::Unset => formatter.write_str("is not set, or not UTF-8"),
+            IdentityErrorKind::Empty => formatter.write_str("is empty"),
+            IdentityErrorKind::NotASecret => {
+                write!(formatter, "is not UTF-8 text of at most {MAX_SECRET_BYTES} bytes")
+            }
+            IdentityErrorKind::Malformed => formatter.write_str("is not what the field is for"),
+            IdentityErrorKind::Unnamed => formatter.write_str("names neither a file nor a variable"),
+        }
+    }
+}
+
+impl std::error::Error for IdentityError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            IdentityErrorKind::Read(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// As whom to log in to the database, read anew.
+///
+/// # Errors
+///
+/// The password cannot be read.
+pub fn sql_credential(auth: &SqlAuthConfig) -> Result<SqlCredential, IdentityError> {
+    let (Some(user), Some(source)) = (&auth.user, auth.password_source()) else {
+        let origin = "user and password".to_owned();
+        return Err(IdentityError { field: "sql.auth", origin, kind: IdentityErrorKind::Unnamed });
+    };
+    let password = read("sql.auth.password_file", "sql.auth.password", &source)?;
+    Ok(SqlCredential::SqlLogin { user: user.clone(), password })
+}
+
+/// Options with which to connect to NATS: the credentials, read anew, and TLS.
+///
+/// # Errors
+///
+/// A secret cannot be read, or is not what NATS takes.
+pub async fn nats_options(config: &NatsConfig) -> Result<ConnectOptions, IdentityError> {
+    let mut options = ConnectOptions::new();
+    options = match config.auth() {
+        NatsAuth::None => options,
+        NatsAuth::CredentialsFile(path) => {
+            let field = "nats.credentials_file";
+            let content = read_file(field, path)?;
+            // async-nats wants the line break at the end that a secret is read without.
+            let content = format!("{}\n", content.expose());
+            options.credentials(&content).map_err(|_may_quote_it| malformed(field, path))?
+        }
+        NatsAuth::NkeySeedFile(path) => {
+            let field = "nats.nkey_seed_file";
+            let seed = read_file(field, path)?;
+            // async-nats looks at it only when it connects, and then blames the server.
+            nkeys::KeyPair::from_seed(seed.expose()).map_err(|_may_quote_it| malformed(field, path))?;
+            options.nkey(seed.expose().to_owned())
+        }
+        NatsAuth::UserPassword { user, password } => {
+            let password = read("nats.password_file", "nats.password", &password)?;
+            options.user_and_password(user.to_owned(), password.expose().to_owned())
+        }
+        NatsAuth::Token(token) => {
+            options.token(read("nats.token_file", "nats.token", &token)?.expose().to_owned())
+        }
+    };
+    let tls = &config.tls;
+    if let Some(path) = &tls.ca_file {
+        readable("nats.tls.ca_file", path)?;
+        options = options.add_root_certificates(path.clone());
+    }
+    if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
+        readable("nats.tls.cert_file", cert)?;
+        readable("nats.tls.key_file", key)?;
+        warn_if_exposed("nats.tls.key_file", key);
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    Ok(if tls.required { options.require_tls(true) } else { options })
+}
+
+fn malformed(field: &'static str, path: &Path) -> IdentityError {
+    let origin = SecretSource::File(path.to_owned()).to_string();
+    IdentityError { field, origin, kind: IdentityErrorKind::Malformed }
+}
+
+/// async-nats says of a certificate's file only that connecting failed.
+fn readable(field: &'static str, path: &Path) -> Result<(), IdentityError> {
+    std::fs::File::open(path).map(drop).map_err(|error| IdentityError {
+        field,
+        origin: SecretSource::File(path.to_owned()).to_string(),
+        kind: IdentityErrorKind::Read(error),
+    })
+}
+
+fn read(
+    file_field: &'static str,
+    variable_field: &'static str,
+    source: &SecretSource,
+) -> Result<Secret, IdentityError> {
+    match source {
+        SecretSource::File(path) => read_file(file_field, path),
+        SecretSource::Environment(name) => {
+            let failed = |kind| IdentityError { field: variable_field, origin: source.to_string(), kind };
+            match std::env::var(name) {
+                Ok(text) if text.is_empty() => Err(failed(IdentityErrorKind::Empty)),
+                Ok(text) => Ok(Secret::new(text)),
+                Err(_unset_or_not_text) => Err(failed(IdentityErrorKind::Unset)),
+            }
+        }
+    }
+}
+
+/// The content without the line break at its end: editors and `echo` put one there.
+fn read_file(field: &'static str, path: &Path) -> Result<Secret, IdentityError> {
+    let failed =
+        |kind| IdentityError { field, origin: SecretSource::File(path.to_owned()).to_string(), kind };
+    let size = std::fs::metadata(path).map_err(|error| failed(IdentityErrorKind::Read(error)))?.len();
+    if size > MAX_SECRET_BYTES {
+        return Err(failed(IdentityErrorKind::NotASecret));
+    }
+    let mut text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => failed(IdentityErrorKind::NotASecret),
+        _ => failed(IdentityErrorKind::Read(error)),
+    })?;
+    warn_if_exposed(field, path);
+    let kept = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    text.truncate(kept.len());
+    if text.is_empty() {
+        return Err(failed(IdentityErrorKind::Empty));
+    }
+    Ok(Secret::new(text))
+}
+
+/// A warning and not an error: Kubernetes mounts secrets readable for all, inside of a container of one user.
+/// Said once for each file, as it is read for every connection.
+fn warn_if_exposed(field: &'static str, path: &Path) {
+    static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if let Some(mode) = exposed_mode(path)
+        && WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned())
+    {
+        tracing::warn!(
+            field,
+            path = %path.display(),
+            mode = %format_args!("{mode:o}"),
+            "the file of a secret can be read by others: chmod 600"
+        );
+    }
+}
+
+/// The permissions of a file that others than its owner may read.
+fn exposed_mode(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o044 != 0).then_some(mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const CANARY: &str = "canary";
+
+    fn file(content: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), content).expect("it can be written");
+        file
+    }
+
+    fn nats(text: &str) -> NatsConfig {
+        toml::from_str(text).expect("it is a configuration")
+    }
+
+    #[test]
+    fn one_line_break_at_the_end_is_no_part_of_a_secret() {
+        for (content, expected) in [
+            ("canary", "canary"),
+            ("canary\n", "canary"),
+            ("canary\r\n", "canary"),
+            ("canary\n\n", "canary\n"),
+            (" canary ", " canary "),
+        ] {
+            let file = file(content);
+            let secret = read_file("sql.auth.password_file", file.path()).expect("it is a secret");
+            assert_eq!(secret.expose(), expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_read_anew_each_time() {
+        // GIVEN a login whose password is in a file
+        let file = file("first");
+        let auth: SqlAuthConfig = toml::from_str(&format!(
+            "method = 'sql_login'\nuser = 'sink'\npassword_file = '{}'",
+            file.path().display()
+        ))
+        .expect("it is a configuration");
+        let password = || match sql_credential(&auth).expect("it can be read") {
+            SqlCredential::SqlLogin { password, .. } => password.expose().to_owned(),
+        };
+        assert_eq!(password(), "first");
+        // WHEN the file changes
+        std::fs::write(file.path(), "second").expect("it can be written");
+        // THEN the next one is the new one
+        assert_eq!(password(), "second");
+    }
+
+    #[test]
+    fn what_cannot_be_a_secret_is_refused_without_showing_it() {
+        let field = "nats.token_file";
+        for (content, expected) in [
+            ("".into(), "is empty"),
+            ("\n".into(), "is empty"),
+            (b"canary\xff".to_vec(), "is not UTF-8"),
+            (CANARY.repeat(20_000).into_bytes(), "is not UTF-8 text of at most"),
+        ] as [(Vec<u8>, &str); 4]
+        {
+            let file = file(content);
+            let error = read_file(field, file.path()).expect_err(expected).to_string();
+            assert!(
+                error.starts_with(&format!("{field}: file {}: {expected}", file.path().display())),
+                "{error}"
+            );
+            assert!(!error.contains(CANARY), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_missing_is_named() {
+        let source = SecretSource::File(PathBuf::from("/does/not/exist"));
+        let error = read("nats.token_file", "nats.token", &source).expect_err("there is none");
+        assert!(
+            matches!(&error.kind, IdentityErrorKind::Read(cause) if cause.kind() == io::ErrorKind::NotFound)
+        );
+        assert!(
+            error.to_string().starts_with("nats.token_file: file /does/not/exist: cannot be read"),
+            "{error}"
+        );
+        let source = SecretSource::Environment("NATS_SQL_SINK_TEST_NEVER_SET".to_owned());
+        let error = read("nats.token_file", "nats.token", &source).expect_err("it is not set");
+        assert_eq!(
+            error.to_string(),
+            "nats.token: environment variable NATS_SQL_SINK_TEST_NEVER_SET: is not set, or not UTF-8"
+        );
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_noticed() {
+        let file = file(CANARY);
+        for (mode, expected) in [(0o600, None), (0o400, None), (0o640, Some(0o640)), (0o604, Some(0o604))] {
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("it is ours");
+            assert_eq!(exposed_mode(file.path()), expected, "{mode:o}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nats_takes_every_way_of_authentication() {
+        let seed = nkeys::KeyPair::new_user().seed().expect("it has a seed");
+        let credentials = format!(
+            "-----BEGIN NATS USER JWT-----\neyJ0eXAi.x.y\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        let (seed, credentials, plain) = (file(seed), file(credentials), file(CANARY));
+        let path = |file: &tempfile::NamedTempFile| file.path().display().to_string();
+        for text in [
+            String::new(),
+            format!("credentials_file = '{}'", path(&credentials)),
+            format!("nkey_seed_file = '{}'", path(&seed)),
+            format!("user = 'u'\npassword_file = '{}'", path(&plain)),
+            format!("token_file = '{}'", path(&plain)),
+            "[tls]\nrequired = true".to_owned(),
+        ] {
+            let options = nats_options(&nats(&text)).await.expect(&text);
+            assert!(!format!("{options:?}").contains(CANARY), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nats_does_not_take_is_refused_without_showing_it() {
+        let plain = file(CANARY);
+        for (field, text) in [
+            ("nats.credentials_file", format!("credentials_file = '{}'", plain.path().display())),
+            ("nats.nkey_seed_file", format!("nkey_seed_file = '{}'", plain.path().display())),
+        ] {
+            let error = nats_options(&nats(&text)).await.expect_err(field);
+            assert!(matches!(error.kind, IdentityErrorKind::Malformed), "{error}");
+            assert_eq!(error.field, field);
+            assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
+        }
+        let error = nats_options(&nats("tls.ca_file = '/does/not/exist'")).await.expect_err("no such file");
+        assert_eq!(error.field, "nats.tls.ca_file");
+    }
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        let credential = SqlCredential::SqlLogin { user: "sink".to_owned(), password: Secret::new(CANARY) };
+        assert_eq!(format!("{credential:?}"), "SqlLogin { user: \"sink\", password: Secret(…) }");
+    }
+}

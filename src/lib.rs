@@ -1,0 +1,34 @@
+//! The parts of `nats-sql-sink`, in the order in which an event meets them; a module uses only those above it.
+//! README.md says what the program is for, and `docs/design.md` how it keeps its promises.
+
+// What every part leans on.
+pub mod error;
+pub mod sql_name;
+pub mod disposition;
+pub mod retry;
+pub mod metrics;
+pub mod telemetry;
+pub mod shutdown;
+pub mod status;
+pub mod config;
+pub mod identity;
+pub mod schema;
+pub mod budget;
+
+// The way of an event.
+pub mod delivery;
+pub mod nats;
+pub mod batcher;
+pub mod decode;
+pub mod mssql;
+pub mod trouble;
+pub mod worker;
+pub mod pipeline;
+
+// The process and its commands.
+pub mod http;
+mod output;
+pub mod run;
+#[cfg(feature = "local-stack")]
+mod demo;
+pub mod cli;

@@ -1,0 +1,183 @@
+//! One function for each thing that happens, so that who sees it need not know the metrics.
+
+use std::time::Duration;
+
+use ::metrics::{counter, gauge, histogram};
+
+use super::*;
+use crate::disposition::Disposition;
+use crate::error::{Error, ErrorKind};
+
+/// The program's version, once.
+pub fn build_info() {
+    gauge!(BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// A pipeline exists: its counters begin at 0, so that a rate is right from the first event on.
+pub fn pipeline_added(pipeline: &str) {
+    for metric in ALL {
+        if metric.kind == Kind::Counter && metric.labels == ["pipeline"] {
+            counter!(metric.name, "pipeline" => pipeline.to_owned()).increment(0);
+        }
+    }
+    pipeline_ready(pipeline, false);
+}
+
+/// A pipeline can move events, or cannot.
+pub fn pipeline_ready(pipeline: &str, ready: bool) {
+    gauge!(PIPELINE_READY.name, "pipeline" => pipeline.to_owned()).set(f64::from(u8::from(ready)));
+}
+
+/// Events were asked for.
+pub fn pulled(pipeline: &str) {
+    counter!(PULLS_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
+}
+
+/// A request for events was given up, and is sent again.
+pub fn pull_restarted(pipeline: &str, reason: &'static str) {
+    counter!(PULL_RESTARTS_TOTAL.name, "pipeline" => pipeline.to_owned(), "reason" => reason).increment(1);
+}
+
+/// Events arrived: how often each has been delivered, this time included.
+pub fn received(pipeline: &str, deliveries: impl Iterator<Item = u64>) {
+    let (mut events, mut redelivered) = (0, 0);
+    for count in deliveries {
+        events += 1;
+        redelivered += u64::from(count > 1);
+    }
+    counter!(EVENTS_RECEIVED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(events);
+    counter!(EVENTS_REDELIVERED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(redelivered);
+}
+
+/// So many events are held now.
+pub fn held(pipeline: &str, events: usize) {
+    gauge!(HELD_EVENTS.name, "pipeline" => pipeline.to_owned()).set(events as f64);
+}
+
+/// The byte budget, and what of it is reserved now.
+pub fn budget(capacity: usize, reserved: usize) {
+    gauge!(BUDGET_BYTES.name).set(capacity as f64);
+    gauge!(BUDGET_RESERVED_BYTES.name).set(reserved as f64);
+}
+
+/// A batch was cut, for this reason.
+pub fn batch_cut(pipeline: &str, rows: usize, bytes: usize, reason: &'static str) {
+    counter!(BATCHES_CUT_TOTAL.name, "pipeline" => pipeline.to_owned(), "reason" => reason).increment(1);
+    histogram!(BATCH_ROWS.name, "pipeline" => pipeline.to_owned()).record(rows as f64);
+    histogram!(BATCH_BYTES.name, "pipeline" => pipeline.to_owned()).record(bytes as f64);
+}
+
+/// A batch was decoded.
+pub fn decoded(pipeline: &str, elapsed: Duration) {
+    histogram!(DECODE_SECONDS.name, "pipeline" => pipeline.to_owned()).record(elapsed.as_secs_f64());
+}
+
+/// Counts a writer as busy until it is dropped.
+#[derive(Debug)]
+pub struct WriterBusy {
+    gauge: ::metrics::Gauge,
+}
+
+impl WriterBusy {
+    /// A writer begins with a batch.
+    pub fn enter(pipeline: &str) -> Self {
+        let gauge = gauge!(WRITERS_BUSY.name, "pipeline" => pipeline.to_owned());
+        gauge.increment(1.0);
+        Self { gauge }
+    }
+}
+
+impl Drop for WriterBusy {
+    fn drop(&mut self) {
+        self.gauge.decrement(1.0);
+    }
+}
+
+/// A transaction was committed: how long its load and its commit took.
+pub fn committed(pipeline: &str, load: Duration, commit: Duration) {
+    counter!(BATCHES_COMMITTED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
+    histogram!(LOAD_SECONDS.name, "pipeline" => pipeline.to_owned()).record(load.as_secs_f64());
+    histogram!(COMMIT_LATENCY_SECONDS.name, "pipeline" => pipeline.to_owned()).record(commit.as_secs_f64());
+}
+
+/// Rows were committed.
+pub fn rows_committed(pipeline: &str, rows: usize) {
+    counter!(EVENTS_COMMITTED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(rows as u64);
+}
+
+/// Nanoseconds from publishing to commit, of some of the events that were committed. A negative one, from two
+/// clocks that differ, counts as none.
+pub fn end_to_end(pipeline: &str, nanoseconds: impl Iterator<Item = i64>) {
+    let latency = histogram!(END_TO_END_LATENCY_SECONDS.name, "pipeline" => pipeline.to_owned());
+    for nanoseconds in nanoseconds {
+        latency.record(nanoseconds.max(0) as f64 / 1e9);
+    }
+}
+
+/// The dead-letter stream confirmed an event.
+pub fn dead_lettered(pipeline: &str, reason: &'static str) {
+    counter!(EVENTS_DEAD_LETTERED_TOTAL.name, "pipeline" => pipeline.to_owned(), "reason" => reason)
+        .increment(1);
+}
+
+/// The answer to a commit of so many rows was lost.
+pub fn outcome_unknown(pipeline: &str, rows: usize) {
+    counter!(OUTCOMES_UNKNOWN_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
+    counter!(OUTCOMES_UNKNOWN_EVENTS_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(rows as u64);
+}
+
+/// Acknowledgements reached the server.
+pub fn acks_confirmed(pipeline: &str, events: usize) {
+    counter!(ACKS_CONFIRMED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(events as u64);
+}
+
+/// Events were given back for redelivery.
+pub fn given_back(pipeline: &str, events: usize) {
+    counter!(NAKS_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(events as u64);
+}
+
+/// So many connections are on loan.
+pub fn sql_connections_in_use(connections: usize) {
+    gauge!(SQL_CONNECTIONS_IN_USE.name).set(connections as f64);
+}
+
+/// A connection was waited for.
+pub fn sql_connection_waited(elapsed: Duration) {
+    histogram!(SQL_CONNECTION_WAIT_SECONDS.name).record(elapsed.as_secs_f64());
+}
+
+/// Something happened to the connection with NATS.
+pub fn nats_event(event: &'static str) {
+    counter!(NATS_CONNECTION_EVENTS_TOTAL.name, "event" => event).increment(1);
+}
+
+/// An error was met, after which something is tried again.
+pub fn error_met(pipeline: &str, error: &Error, disposition: Disposition) {
+    let (phase, done) = (error.phase.as_str(), disposition.as_str());
+    counter!(
+        RETRIES_TOTAL.name, "pipeline" => pipeline.to_owned(), "phase" => phase, "disposition" => done
+    )
+    .increment(1);
+    let number = match &error.kind {
+        ErrorKind::Server { number, .. } => number.to_string(),
+        ErrorKind::SqlIo(_)
+        | ErrorKind::SqlTls
+        | ErrorKind::SqlProtocol
+        | ErrorKind::BulkInput
+        | ErrorKind::RowCount { .. }
+        | ErrorKind::TableShape => "client".to_owned(),
+        ErrorKind::NatsUnavailable | ErrorKind::NatsRefused | ErrorKind::StreamSetup => {
+            counter!(
+                NATS_ERRORS_TOTAL.name,
+                "pipeline" => pipeline.to_owned(), "phase" => phase, "disposition" => done
+            )
+            .increment(1);
+            return;
+        }
+        ErrorKind::Credential | ErrorKind::Internal => return,
+    };
+    counter!(
+        SQL_ERRORS_TOTAL.name, "pipeline" => pipeline.to_owned(), "number" => number, "disposition" => done
+    )
+    .increment(1);
+}

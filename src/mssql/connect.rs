@@ -1,0 +1,236 @@
+//! Connections to the database: how one is made, and the pool that hands them out.
+
+use std::time::{Duration, Instant};
+
+use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
+use tiberius::{AuthMethod, Client, EncryptionLevel};
+use tokio::net::TcpStream;
+use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
+
+use crate::config::{Encryption, SqlConfig};
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::identity::{self, SqlCredential};
+use crate::metrics;
+use crate::mssql::statements;
+
+/// Azure SQL's gateway redirects a login once, and once more where the database has just moved.
+const MAX_REDIRECTS: usize = 4;
+/// A connection is not used again when it is older: load balancers and failovers are followed within this time.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+
+/// A logged-in session. After any error it is thrown away: see [`Pool::get`].
+pub type Session = Client<Compat<TcpStream>>;
+
+/// Opens sessions as the configuration says.
+#[derive(Debug)]
+pub struct Connector {
+    config: SqlConfig,
+}
+
+impl Connector {
+    /// A connector; connects to nothing yet.
+    pub fn new(config: SqlConfig) -> Self {
+        Self { config }
+    }
+
+    /// Opens a session, following the redirects that the server answers the login with.
+    ///
+    /// # Errors
+    ///
+    /// The secret cannot be read, the server cannot be reached, or it refuses the login.
+    pub async fn open(&self) -> Result<Session> {
+        let mut host = self.config.server.host.clone();
+        let mut port = self.config.server.port;
+        for _ in 0..=MAX_REDIRECTS {
+            let config = self.driver_config(&host, port)?;
+            let tcp = self.tcp(&host, port).await?;
+            // Boxed: the login is a large state machine, and would make every future that contains it as large.
+            match Box::pin(Client::connect(config, tcp.compat_write())).await {
+                Ok(mut session) => {
+                    self.prepare(&mut session).await?;
+                    return Ok(session);
+                }
+                Err(tiberius::error::Error::Routing { host: next_host, port: next_port }) => {
+                    tracing::debug!(host = %next_host, port = next_port, "login redirected");
+                    host = next_host;
+                    port = next_port;
+                }
+                Err(error) => return Err(Error::sql(Phase::Connect, error)),
+            }
+        }
+        Err(Error::new(Phase::Connect, ErrorKind::SqlProtocol, "the server redirects the login in a circle"))
+    }
+
+    async fn tcp(&self, host: &str, port: u16) -> Result<TcpStream> {
+        let failed = |error: std::io::Error| {
+            Error::new(
+                Phase::Connect,
+                ErrorKind::SqlIo(error.kind()),
+                format!("cannot reach {host},{port}: {error}"),
+            )
+        };
+        let tcp = tokio::time::timeout(self.config.connect_timeout, TcpStream::connect((host, port)))
+            .await
+            .map_err(|_elapsed| Error::sql_timeout(Phase::Connect, &format!("connecting to {host},{port}")))?
+            .map_err(failed)?;
+        tcp.set_nodelay(true).map_err(failed)?;
+        Ok(tcp)
+    }
+
+    fn driver_config(&self, host: &str, port: u16) -> Result<tiberius::Config> {
+        let mut config = tiberius::Config::new();
+        config.host(host);
+        config.port(port);
+        config.database(&self.config.database);
+        config.application_name("nats-sql-sink");
+        config.packet_size(self.config.packet_size);
+        config.handshake_timeout(Some(self.config.connect_timeout));
+        // Deadlines are set around each operation instead: they differ, and the driver's cover reads only.
+        config.command_timeout(None);
+        config.encryption(match self.config.encrypt {
+            Encryption::Strict => EncryptionLevel::Strict,
+            Encryption::Required => EncryptionLevel::Required,
+            Encryption::Off => EncryptionLevel::NotSupported,
+        });
+        if self.config.trust_server_certificate {
+            config.trust_cert();
+        } else if let Some(path) = &self.config.ca_file {
+            let bundle = std::fs::read(path).map_err(|error| {
+                Error::new(
+                    Phase::Connect,
+                    ErrorKind::Credential,
+                    format!("sql.ca_file {}: cannot be read: {error}", path.display()),
+                )
+            })?;
+            config.trust_cert_ca_bundle(bundle);
+        }
+        match identity::sql_credential(&self.config.auth)
+            .map_err(|error| Error::new(Phase::Connect, ErrorKind::Credential, error.to_string()))?
+        {
+            SqlCredential::SqlLogin { user, password } => {
+                config.authentication(AuthMethod::sql_server(user, password.expose()));
+            }
+        }
+        Ok(config)
+    }
+
+    async fn prepare(&self, session: &mut Session) -> Result<()> {
+        let prepared = super::execute(session, statements::PREPARE_SESSION);
+        tokio::time::timeout(self.config.command_timeout, prepared)
+            .await
+            .map_err(|_elapsed| Error::sql_timeout(Phase::Connect, "preparing the session"))?
+            .map_err(|error| Error::sql(Phase::Connect, error))
+    }
+}
+
+/// The pool's view of a connector.
+#[derive(Debug)]
+pub struct Manager {
+    connector: Connector,
+}
+
+impl managed::Manager for Manager {
+    type Type = PooledSession;
+    type Error = Error;
+
+    async fn create(&self) -> Result<PooledSession> {
+        Ok(PooledSession { session: Box::pin(self.connector.open()).await?, opened_at: Instant::now() })
+    }
+
+    async fn recycle(&self, pooled: &mut PooledSession, _: &Metrics) -> RecycleResult<Error> {
+        if pooled.opened_at.elapsed() > MAX_CONNECTION_AGE {
+            return Err(RecycleError::message("connection has reached its age"));
+        }
+        Ok(())
+    }
+}
+
+/// A session with its age.
+#[derive(Debug)]
+pub struct PooledSession {
+    session: Session,
+    opened_at: Instant,
+}
+
+/// Sessions shared by all pipelines of a process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pool: managed::Pool<Manager>,
+}
+
+impl Pool {
+    /// A pool of at most `config.max_connections` sessions.
+    ///
+    /// # Errors
+    ///
+    /// The configuration allows no connection at all.
+    pub fn new(config: SqlConfig) -> Result<Self> {
+        let max_size = config.max_connections;
+        let pool = managed::Pool::builder(Manager { connector: Connector::new(config) })
+            .max_size(max_size)
+            .build()
+            .map_err(|error| Error::new(Phase::Connect, ErrorKind::Internal, error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    /// Hands out a session, opening one where none is idle.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connector::open`].
+    pub async fn get(&self) -> Result<Leased> {
+        let asked = Instant::now();
+        let object = self.pool.get().await.map_err(|error| match error {
+            managed::PoolError::Backend(error) => error,
+            other => Error::new(Phase::Connect, ErrorKind::Internal, format!("connection pool: {other}")),
+        })?;
+        metrics::sql_connection_waited(asked.elapsed());
+        let leased = Leased { object: Some(object), pool: self.pool.clone(), keep: false };
+        leased.report();
+        Ok(leased)
+    }
+}
+
+/// A session on loan. Dropped it is thrown away, because whoever drops it may have left it in the middle of a
+/// transaction or an answer; [`Leased::give_back`] says that it is as it was.
+#[derive(Debug)]
+pub struct Leased {
+    object: Option<Object<Manager>>,
+    pool: managed::Pool<Manager>,
+    keep: bool,
+}
+
+impl Leased {
+    /// The session.
+    pub fn session(&mut self) -> Result<&mut Session> {
+        match &mut self.object {
+            Some(object) => Ok(&mut object.session),
+            None => {
+                Err(Error::new(Phase::Connect, ErrorKind::Internal, "a session was used after its return"))
+            }
+        }
+    }
+
+    /// Gives the session back to be used again.
+    pub fn give_back(mut self) {
+        self.keep = true;
+    }
+
+    fn report(&self) {
+        let status = self.pool.status();
+        metrics::sql_connections_in_use(status.size.saturating_sub(status.available));
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            if self.keep {
+                drop(object);
+            } else {
+                drop(Object::take(object));
+            }
+        }
+        self.report();
+    }
+}

@@ -1,0 +1,82 @@
+//! All T-SQL text that this program sends, apart from what tiberius sends for a bulk load. Names come in as types that
+//! can quote themselves; nothing else is put into a statement.
+
+use crate::schema::Schema;
+use crate::sql_name::TableName;
+
+/// Sent once on every new connection. With `XACT_ABORT` an error rolls the whole transaction back, so that nothing of
+/// a batch can be left in an open one; the isolation level is set in words because a server can default to another.
+pub(super) const PREPARE_SESSION: &str = "SET XACT_ABORT ON; SET TRANSACTION ISOLATION LEVEL READ COMMITTED";
+
+/// Begins the transaction of a batch.
+pub(super) const BEGIN: &str = "BEGIN TRANSACTION";
+
+/// Commits it, unless the server has rolled it back in the meantime: then the next statement would commit by itself.
+pub(super) fn commit() -> String {
+    format!(
+        "IF XACT_STATE() <> 1 THROW {}, N'the transaction of this batch is gone', 1; COMMIT TRANSACTION",
+        crate::disposition::TRANSACTION_GONE
+    )
+}
+
+/// One row, one column: the table's object id, NULL where there is none that the user may see.
+pub(super) fn object_id(table: &TableName) -> String {
+    format!("SELECT OBJECT_ID({}) AS object_id", literal(&table.quoted()))
+}
+
+/// The table's columns in their order.
+pub(super) fn columns(table: &TableName) -> String {
+    format!(
+        "SELECT c.name AS name, t.name AS type_name, CAST(c.max_length AS int) AS max_length, \
+         CAST(c.precision AS int) AS precision, CAST(c.scale AS int) AS scale, \
+         CAST(c.is_nullable AS int) AS is_nullable, CAST(c.is_identity AS int) AS is_identity, \
+         CAST(c.is_computed AS int) AS is_computed, \
+         CAST(CASE WHEN c.default_object_id = 0 THEN 0 ELSE 1 END AS int) AS has_default \
+         FROM sys.columns AS c \
+         JOIN sys.types AS t ON t.system_type_id = c.system_type_id AND t.user_type_id = c.system_type_id \
+         WHERE c.object_id = OBJECT_ID({}) ORDER BY c.column_id",
+        literal(&table.quoted())
+    )
+}
+
+/// The table's indexes; a heap is listed as one of type 0.
+pub(super) fn indexes(table: &TableName) -> String {
+    format!(
+        "SELECT CAST(i.type AS int) AS type, CAST(i.is_unique AS int) AS is_unique FROM sys.indexes AS i \
+         WHERE i.object_id = OBJECT_ID({})",
+        literal(&table.quoted())
+    )
+}
+
+/// Creates the table of a schema where there is none.
+pub fn create_table(table: &TableName, schema: &Schema) -> String {
+    let columns: Vec<String> = schema
+        .columns()
+        .iter()
+        .map(|column| {
+            let null = if column.nullable { "NULL" } else { "NOT NULL" };
+            format!("    {} {} {null}", column.name.quoted(), column.sql_type)
+        })
+        .collect();
+    format!(
+        "IF OBJECT_ID({}, N'U') IS NULL\nCREATE TABLE {} (\n{}\n)",
+        literal(&table.quoted()),
+        table.quoted(),
+        columns.join(",\n")
+    )
+}
+
+/// A national character literal.
+fn literal(text: &str) -> String {
+    format!("N'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_cannot_be_left() {
+        assert_eq!(literal("a'; DROP TABLE t; --"), "N'a''; DROP TABLE t; --'");
+    }
+}

@@ -1,0 +1,399 @@
+//! Pulling: no more than the byte budget covers, and never a message that nobody has room for.
+//!
+//! Each [`Puller`] has one pull open at the server at a time, on a subscription of its own, so that what arrives can
+//! be held against what was reserved for it. Two of them per pipeline hide each other's round trip.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::consumer::pull::BatchConfig;
+use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::budget::{Budget, Permit};
+use crate::delivery::{Claim, Delivery, Event, Ledger};
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::metrics;
+use crate::nats::gate::Gate;
+use crate::nats::reply::Position;
+use crate::schema::Schema;
+use crate::shutdown::Shutdown;
+
+/// How long the server keeps a pull open. Long enough that an idle pipeline asks seldom, short enough that a budget
+/// which other pipelines need is not reserved for nothing.
+const PULL_EXPIRES: Duration = Duration::from_secs(10);
+/// The server says that it is still there after this long without a message.
+const IDLE_HEARTBEAT: Duration = Duration::from_secs(2);
+/// Silence after which a pull is given up: one heartbeat was missed for certain.
+const SILENCE: Duration = Duration::from_secs(5);
+/// At a stop, after this long without a message nothing more is on its way.
+const QUIET: Duration = Duration::from_millis(500);
+/// The most that taking leave may take.
+const PATIENCE_AT_A_STOP: Duration = Duration::from_secs(3);
+/// Most messages in one pull. Below the capacity of a subscription, so that the client never drops one.
+pub const MAX_PULL_MESSAGES: usize = 16_384;
+/// Messages that are handed on together, where as many are there.
+const CHUNK_MESSAGES: usize = 512;
+/// What a first pull assumes of the size of a message.
+const ASSUMED_WIRE_BYTES: usize = 512;
+
+/// What an event costs beyond its wire bytes and its row: the structures that hold it, the reply subject and its
+/// entry in the ledger, and the acknowledgement on its way out.
+const BOOKKEEPING_BYTES: usize =
+    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 2 * size_of::<Subject>() + 256;
+
+/// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
+/// the bookkeeping.
+fn charge(schema: &Schema, wire_bytes: usize) -> usize {
+    BOOKKEEPING_BYTES + wire_bytes + schema.arrow_bytes_upper_bound(wire_bytes)
+}
+
+/// How many messages, and how many wire bytes of them, `reserved` bytes cover whatever sizes they come in, where
+/// `average` is what a message is expected to have.
+///
+/// Together the events cost at most `messages` times what an event without a byte costs, and what their wire bytes cost
+/// at most.
+fn covered(schema: &Schema, reserved: usize, average: usize) -> (usize, usize) {
+    let each = charge(schema, 0) + 1;
+    let thousand_bytes = 1_000 + schema.arrow_bytes_per_thousand_wire_bytes();
+    let average_cost = each + average.saturating_mul(thousand_bytes) / 1_000;
+    let messages = (reserved / average_cost).clamp(1, MAX_PULL_MESSAGES);
+    let left = reserved.saturating_sub(messages * each);
+    (messages, (left.saturating_mul(1_000) / thousand_bytes).max(1))
+}
+
+/// How a pull ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// All it asked for came, or its time is over: ask again.
+    Served,
+    /// The next message is larger than the pull allows.
+    TooLarge,
+    /// Whether the server still knows of it is uncertain: ask again on a new subscription.
+    Lost(&'static str),
+    /// A stop was asked for, or nobody takes what is pulled any more, with so many messages of the pull outstanding.
+    Stopped(usize),
+}
+
+/// Pulls for one pipeline.
+#[derive(Debug)]
+pub struct Puller {
+    /// The connection.
+    pub client: Client,
+    /// The durable consumer.
+    pub consumer: PullConsumer,
+    /// The pipeline's name, for logs and metrics.
+    pub pipeline: Arc<str>,
+    /// Decides what an event is charged for.
+    pub schema: Arc<Schema>,
+    /// The process' byte budget.
+    pub budget: Budget,
+    /// Most bytes of the budget to reserve for one pull.
+    pub share: usize,
+    /// What is held.
+    pub ledger: Arc<Ledger>,
+    /// Whether to pull at all.
+    pub gate: Gate,
+    /// Where deliveries go.
+    pub out: mpsc::Sender<Vec<Delivery>>,
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+/// What a pull asks for, and what was reserved for it.
+#[derive(Debug)]
+struct Reserved {
+    permit: Permit,
+    messages: usize,
+    bytes: usize,
+}
+
+impl Puller {
+    /// Pulls until a stop, or until the consumer or its stream is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::StreamSetup`] when the server says that the consumer is gone or cannot be pulled from, or when an
+    /// event is larger than the whole budget.
+    pub async fn run(self) -> Result<()> {
+        let mut average = ASSUMED_WIRE_BYTES;
+        let mut largest = 4 * ASSUMED_WIRE_BYTES;
+        loop {
+            let inbox = self.client.new_inbox();
+            let mut subscription = self.client.subscribe(format!("{inbox}.*")).await.map_err(|error| {
+                Error::new(
+                    Phase::Pull,
+                    ErrorKind::NatsUnavailable,
+                    format!("subscribing to the inbox: {error}"),
+                )
+            })?;
+            // Each pull has a subject of its own below the inbox: a status is sent there, so that the one which ends a pull
+            // is not taken for the end of the next.
+            for number in 0_u64.. {
+                let pull = Subject::from(format!("{inbox}.{number}"));
+                let Some(reserved) = self.reserve(average, largest).await else {
+                    return self.leave(subscription, &pull, 0).await;
+                };
+                let whole_budget = reserved.permit.bytes() == self.budget.capacity();
+                match self.pull(&mut subscription, &pull, reserved, &mut average).await? {
+                    Ended::Served => largest = largest.min(4 * average),
+                    Ended::TooLarge if whole_budget => {
+                        return Err(Error::new(
+                            Phase::Pull,
+                            ErrorKind::StreamSetup,
+                            "the next event is larger than `memory` allows to hold: raise `memory`",
+                        ));
+                    }
+                    Ended::TooLarge => largest = (2 * largest).max(self.client.max_payload()),
+                    Ended::Lost(reason) => {
+                        metrics::pull_restarted(&self.pipeline, reason);
+                        tracing::warn!(pipeline = %self.pipeline, reason, "a pull is lost, asking again");
+                        break;
+                    }
+                    Ended::Stopped(missing) => return self.leave(subscription, &pull, missing).await,
+                }
+            }
+            // Without interest the server ends what may still be open of the lost pull.
+            drop(subscription);
+            if !self.shutdown.sleep(Duration::from_millis(200)).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reserves for the next pull; `None` at a stop.
+    async fn reserve(&self, average: usize, largest: usize) -> Option<Reserved> {
+        let least = charge(&self.schema, largest);
+        let permit = tokio::select! {
+            biased;
+            () = self.shutdown.stopping() => return None,
+            permit = async {
+                self.gate.opened().await;
+                self.budget.reserve(least, self.share.max(least)).await
+            } => permit,
+        };
+        let (messages, bytes) = covered(&self.schema, permit.bytes(), average);
+        Some(Reserved { permit, messages, bytes })
+    }
+
+    /// One pull: asks, and hands on what comes.
+    async fn pull(
+        &self,
+        subscription: &mut Subscriber,
+        pull: &Subject,
+        reserved: Reserved,
+        average: &mut usize,
+    ) -> Result<Ended> {
+        let Reserved { mut permit, messages, bytes } = reserved;
+        let request = BatchConfig {
+            batch: messages,
+            expires: Some(PULL_EXPIRES),
+            max_bytes: bytes,
+            idle_heartbeat: IDLE_HEARTBEAT,
+            ..BatchConfig::default()
+        };
+        metrics::pulled(&self.pipeline);
+        if self.consumer.request_batch(request, pull.clone()).await.is_err() {
+            return Ok(Ended::Lost("request_failed"));
+        }
+
+        let mut missing = messages;
+        while missing > 0 {
+            let message = tokio::select! {
+                biased;
+                () = self.shutdown.stopping() => return Ok(Ended::Stopped(missing)),
+                message = tokio::time::timeout(SILENCE, subscription.next()) => message,
+            };
+            let mut next = match message {
+                Err(_silence) => return Ok(Ended::Lost("missed_heartbeat")),
+                Ok(None) => return Ok(Ended::Lost("subscription_closed")),
+                Ok(Some(message)) => Some(message),
+            };
+            let received_at = now();
+            let mut chunk = Vec::new();
+            let mut ended = None;
+            while let Some(message) = next.take() {
+                if let Some(status) = message.status {
+                    if message.subject == *pull {
+                        ended = ended_by(status, message.description.as_deref())?;
+                    }
+                } else if let Some(delivery) = self.deliver(message, received_at, &mut permit, average) {
+                    chunk.push(delivery);
+                    missing -= 1;
+                } else {
+                    ended = Some(Ended::Lost("unexpected_message"));
+                }
+                if ended.is_none() && missing > 0 && chunk.len() < CHUNK_MESSAGES {
+                    next = subscription.next().now_or_never().flatten();
+                }
+            }
+            if !chunk.is_empty() {
+                metrics::received(&self.pipeline, chunk.iter().map(|delivery| delivery.event.deliveries));
+                if self.out.send(chunk).await.is_err() {
+                    return Ok(Ended::Stopped(missing));
+                }
+            }
+            match ended {
+                // The server says so whenever the bytes run out. Only a pull that brought nothing was too small.
+                Some(Ended::TooLarge) if missing < messages => return Ok(Ended::Served),
+                Some(ended) => return Ok(ended),
+                None => {}
+            }
+        }
+        Ok(Ended::Served)
+    }
+
+    /// Makes a delivery of a message, with its part of the pull's permit. `None` where the message is none of this
+    /// pull's: it stays unsettled, and JetStream delivers it again.
+    fn deliver(
+        &self,
+        message: Message,
+        received_at: i64,
+        permit: &mut Permit,
+        average: &mut usize,
+    ) -> Option<Delivery> {
+        let reply = message.reply?;
+        let position = Position::parse(&reply)?;
+        let event = Event {
+            subject: message.subject,
+            payload: message.payload,
+            headers: message.headers,
+            stream_sequence: position.stream_sequence,
+            deliveries: position.deliveries,
+            published_at: position.stored_at,
+            received_at,
+        };
+        let wire_bytes = event.wire_bytes();
+        let claim = self.ledger.claim(reply);
+        // Not enough left: the claim is dropped, and the delivery given back.
+        let permit = permit.split(charge(&self.schema, wire_bytes))?;
+        *average = (*average * 63 + wire_bytes).div_ceil(64);
+        Some(Delivery { event, claim, permit })
+    }
+
+    /// Takes leave of the server, and drops what still arrives: dropped claims are given back at once, where
+    /// otherwise the server would wait for `ack_wait`.
+    ///
+    /// An open pull cannot be called off. The server works on a busy one after the subscription is gone, and what it
+    /// delivers then reaches nobody: so first the pull is received to its end, or until nothing has come for a while.
+    async fn leave(&self, mut subscription: Subscriber, pull: &Subject, mut missing: usize) -> Result<()> {
+        // An idle pull that is seldom served would otherwise be held open until it expires.
+        let deadline = Instant::now() + PATIENCE_AT_A_STOP;
+        while missing > 0
+            && Instant::now() < deadline
+            && let Ok(Some(message)) = tokio::time::timeout(QUIET, subscription.next()).await
+        {
+            if message.status.is_none() {
+                missing -= 1;
+                self.give_back(message);
+            } else if message.subject == *pull && message.status != Some(StatusCode::IDLE_HEARTBEAT) {
+                break;
+            }
+        }
+        if subscription.drain().await.is_err() {
+            return Ok(());
+        }
+        while let Ok(Some(message)) = tokio::time::timeout(PATIENCE_AT_A_STOP, subscription.next()).await {
+            self.give_back(message);
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, message: Message) {
+        if let (None, Some(reply)) = (message.status, message.reply) {
+            drop(self.ledger.claim(reply));
+        }
+    }
+}
+
+/// Reads a status message. Source: NATS ADR-13, pull consumer requests.
+fn ended_by(status: StatusCode, description: Option<&str>) -> Result<Option<Ended>> {
+    let description = description.unwrap_or_default();
+    let is = |text: &str| description.eq_ignore_ascii_case(text);
+    match status.as_u16() {
+        100 => Ok(None),
+        404 | 408 => Ok(Some(Ended::Served)),
+        409 if is("Batch Completed") => Ok(Some(Ended::Served)),
+        409 if is("Message Size Exceeds MaxBytes") => Ok(Some(Ended::TooLarge)),
+        409 if is("Leadership Change") => Ok(Some(Ended::Lost("leadership_change"))),
+        409 if is("Server Shutdown") => Ok(Some(Ended::Lost("server_shutdown"))),
+        409 if is("Exceeded MaxWaiting") => Ok(Some(Ended::Lost("exceeded_max_waiting"))),
+        409 => Err(Error::new(
+            Phase::Pull,
+            ErrorKind::StreamSetup,
+            format!("the server ends the pull: {description}"),
+        )),
+        503 => Err(Error::new(
+            Phase::Pull,
+            ErrorKind::NatsUnavailable,
+            "nobody answers for the consumer: jetstream is starting, or the consumer is gone",
+        )),
+        other => Err(Error::new(
+            Phase::Pull,
+            ErrorKind::StreamSetup,
+            format!("the server ends the pull with status {other} {description}"),
+        )),
+    }
+}
+
+fn now() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_covers_its_pull_in_whatever_sizes_it_comes() {
+        let schema = Schema::parse(include_str!("../../schemas/telemetry.toml")).expect("a valid schema");
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..200 {
+            let reserved = random.usize(50_000..50_000_000);
+            let (messages, bytes) = covered(&schema, reserved, random.usize(1..20_000));
+            let (mut cost, mut left) = (0, bytes);
+            for _ in 0..messages {
+                let largest = if random.bool() { 3 * bytes / messages + 2 } else { 100 };
+                let wire_bytes = random.usize(..largest).min(left);
+                left -= wire_bytes;
+                cost += charge(&schema, wire_bytes);
+            }
+            cost += charge(&schema, left) - charge(&schema, 0);
+            assert!(cost <= reserved, "{messages} messages of {bytes} bytes cost {cost} of {reserved}");
+        }
+    }
+
+    fn status(code: u16, description: &str) -> Result<Option<Ended>> {
+        ended_by(StatusCode::from_u16(code).expect("a valid code"), Some(description))
+    }
+
+    #[test]
+    fn a_heartbeat_does_not_end_a_pull() {
+        assert_eq!(status(100, "Idle Heartbeat"), Ok(None));
+    }
+
+    #[test]
+    fn an_expired_pull_is_asked_again() {
+        assert_eq!(status(408, "Request Timeout"), Ok(Some(Ended::Served)));
+    }
+
+    #[test]
+    fn an_event_above_the_reserved_bytes_asks_for_more() {
+        assert_eq!(status(409, "Message Size Exceeds MaxBytes"), Ok(Some(Ended::TooLarge)));
+    }
+
+    #[test]
+    fn a_deleted_consumer_is_an_error() {
+        let error = status(409, "Consumer Deleted").expect_err("it is gone");
+        assert_eq!(error.kind, ErrorKind::StreamSetup);
+    }
+
+    #[test]
+    fn a_status_that_is_not_known_is_an_error() {
+        assert_eq!(status(499, "Novelty").expect_err("unknown").kind, ErrorKind::StreamSetup);
+    }
+}

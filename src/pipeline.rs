@@ -1,0 +1,269 @@
+//! One pipeline: what it needs before it can start, the tasks it is made of, and the channels between them.
+//!
+//! ```text
+//! 2 pullers ──chunks──▶ batcher ──batches──▶ worker
+//! ```
+//!
+//! Each channel has a bound, and what is in them is charged to the budget. A stop closes them from the left.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer::PullConsumer};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::batcher::{self, Limits};
+use crate::budget::Budget;
+use crate::config::{Config, PipelineConfig};
+use crate::decode::{DecodePool, Decoder};
+use crate::delivery::{Delivery, Ledger};
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::metrics;
+use crate::mssql::bulk::Deadlines;
+use crate::mssql::connect::Pool;
+use crate::mssql::target;
+use crate::nats::dead_letter::DeadLetters;
+use crate::nats::gate::Gate;
+use crate::nats::intake::Puller;
+use crate::nats::settle::Settler;
+use crate::nats::{consumer, lease};
+use crate::schema::Schema;
+use crate::shutdown::Shutdown;
+use crate::status::PipelineStatus;
+use crate::telemetry;
+use crate::trouble::Trouble;
+use crate::worker::{self, Worker};
+
+/// Pulls that are open at once: while one is answered the next is on its way.
+const PULLERS: usize = 2;
+/// Chunks of deliveries that may wait for the batcher.
+const WAITING_CHUNKS: usize = 8;
+
+/// What the pipelines of a process share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The configuration, all of it.
+    pub config: Arc<Config>,
+    /// The connection to NATS.
+    pub client: async_nats::Client,
+    /// Sessions with the database.
+    pub pool: Pool,
+    /// Threads that decode.
+    pub decode_pool: DecodePool,
+    /// The byte budget.
+    pub budget: Budget,
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+/// A pipeline that is about to run.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// What it shares with the others.
+    pub shared: Shared,
+    /// Its configuration.
+    pub config: PipelineConfig,
+    /// Its schema, as the file has it.
+    pub schema: Schema,
+    /// What it says of itself.
+    pub status: PipelineStatus,
+}
+
+/// The tasks of a pipeline that runs, and what they have in common.
+struct Running {
+    name: Arc<str>,
+    worker: Arc<Worker>,
+    ledger: Arc<Ledger>,
+    gate: Gate,
+    settler: Settler,
+}
+
+impl Pipeline {
+    /// Runs until a stop: first prepares for as long as that takes, then moves events. Returns when everything in flight
+    /// is settled or given back.
+    pub async fn run(self) {
+        let name: Arc<str> = Arc::from(self.config.name.as_str());
+        let gate = Gate::default();
+        self.status.not_ready("starting");
+        let prepared = self.until_done(&name, &gate, || self.prepare(&name, &gate)).await;
+        let Some(worker) = prepared else { return };
+        let running = Running {
+            name,
+            settler: worker.settler.clone(),
+            worker: Arc::new(worker),
+            ledger: Arc::new(Ledger::default()),
+            gate,
+        };
+        self.move_events(&running).await;
+    }
+
+    async fn move_events(&self, running: &Running) {
+        let (chunks, chunks_in) = mpsc::channel(WAITING_CHUNKS);
+        let (batches, batches_in) = mpsc::channel(1);
+        let mut background = JoinSet::new();
+        background.spawn(lease::run(
+            self.shared.client.clone(),
+            Arc::clone(&running.ledger),
+            self.config.ack_wait,
+            self.shared.shutdown.clone(),
+        ));
+        let (intake_ended, ended) = (CancellationToken::new(), CancellationToken::new());
+        let giving_back = tokio::spawn(running.settler.clone().give_back_returned(
+            Arc::clone(&running.ledger),
+            intake_ended.clone(),
+            ended.clone(),
+        ));
+        background.spawn(count_held(Arc::clone(&running.name), Arc::clone(&running.ledger)));
+        let limits = Limits::from(&self.config.batch);
+        tokio::join!(
+            async {
+                self.take_in(running, chunks).await;
+                intake_ended.cancel();
+            },
+            batcher::run(limits, self.shared.budget.clone(), chunks_in, batches),
+            worker::run(Arc::clone(&running.worker), batches_in),
+        );
+        background.shutdown().await;
+        // Whatever was dropped without a verdict up to here goes back at once, not after `ack_wait`.
+        ended.cancel();
+        if let Err(error) = giving_back.await {
+            tracing::error!(pipeline = %running.name, %error, "giving back ended by a defect of this program");
+        }
+    }
+
+    /// Keeps the pullers running, looking up the consumer anew whenever they end with an error.
+    async fn take_in(&self, running: &Running, chunks: mpsc::Sender<Vec<Delivery>>) {
+        let shutdown = &self.shared.shutdown;
+        while !shutdown.is_stopping() {
+            let found = self.until_done(&running.name, &running.gate, || self.consumer()).await;
+            let Some(consumer) = found else { return };
+            let mut pullers = JoinSet::new();
+            for _ in 0..PULLERS {
+                pullers.spawn(self.puller(running, consumer.clone(), chunks.clone()).run());
+            }
+            let mut failure = None;
+            while let Some(ended) = pullers.join_next().await {
+                let ended = ended.unwrap_or_else(|panic| {
+                    Err(Error::new(
+                        Phase::Pull,
+                        ErrorKind::Internal,
+                        format!("a puller ended by a defect: {panic}"),
+                    ))
+                });
+                if let Err(error) = ended {
+                    // What the others have pulled and not handed on goes back with their claims.
+                    pullers.abort_all();
+                    failure.get_or_insert(error);
+                }
+            }
+            let Some(error) = failure else { return };
+            let mut trouble = self.trouble(&running.name, &running.gate);
+            let next = trouble.met(&error);
+            shutdown.sleep(next.wait).await;
+        }
+    }
+
+    fn puller(&self, running: &Running, consumer: PullConsumer, out: mpsc::Sender<Vec<Delivery>>) -> Puller {
+        // All pullers together reserve at most half of the budget for what has not arrived yet.
+        let pullers = PULLERS * self.shared.config.pipelines.len();
+        Puller {
+            client: self.shared.client.clone(),
+            consumer,
+            pipeline: Arc::clone(&running.name),
+            schema: Arc::clone(&running.worker.schema),
+            budget: self.shared.budget.clone(),
+            share: self.shared.budget.capacity() / (2 * pullers.max(1)),
+            ledger: Arc::clone(&running.ledger),
+            gate: running.gate.clone(),
+            out,
+            shutdown: self.shared.shutdown.clone(),
+        }
+    }
+
+    async fn consumer(&self) -> Result<PullConsumer> {
+        let jetstream = jetstream::new(self.shared.client.clone());
+        let stream = consumer::stream(&jetstream, &self.config.stream, Phase::Nats).await?;
+        consumer::ensure(&stream, &self.config).await
+    }
+
+    /// Finds everything that the first batch will need, so that nothing is pulled in vain.
+    async fn prepare(&self, name: &Arc<str>, gate: &Gate) -> Result<Worker> {
+        let jetstream = jetstream::new(self.shared.client.clone());
+        let stream = consumer::stream(&jetstream, &self.config.stream, Phase::Nats).await?;
+        let dead_letters = DeadLetters::prepare(jetstream, &self.config, stream.cached_info()).await?;
+        consumer::ensure(&stream, &self.config).await?;
+
+        let sql = &self.shared.config.sql;
+        let deadlines = Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout };
+        let mut leased = self.shared.pool.get().await?;
+        let reading =
+            target::prepare(leased.session()?, &self.config.table, &self.schema, self.config.create_table);
+        let target = tokio::time::timeout(deadlines.statement, reading)
+            .await
+            .map_err(|_elapsed| Error::sql_timeout(Phase::Target, "reading the table's shape"))??;
+        leased.give_back();
+        for decision in &target.decisions {
+            tracing::info!(pipeline = %name, table = %self.config.table, decision = %decision, "target table");
+        }
+        let schema = target
+            .with_encodings(&self.schema)
+            .map_err(|error| Error::new(Phase::Target, ErrorKind::TableShape, error.to_string()))?;
+        Ok(Worker {
+            pipeline: Arc::clone(name),
+            decoder: Decoder::new(&schema, &self.shared.decode_pool),
+            schema: Arc::new(schema),
+            target: RwLock::new(Arc::new(target)),
+            pool: self.shared.pool.clone(),
+            deadlines,
+            dead_letters,
+            settler: Settler::new(self.shared.client.clone(), Arc::clone(name), self.shared.shutdown.clone()),
+            gate: gate.clone(),
+            status: self.status.clone(),
+            retry_window: self.shared.config.retry_window,
+            shutdown: self.shared.shutdown.clone(),
+            config: self.config.clone(),
+        })
+    }
+
+    /// Tries until it is done; `None` at a stop. While it is not, the pipeline is not ready.
+    async fn until_done<T, F: Future<Output = Result<T>>>(
+        &self,
+        name: &Arc<str>,
+        gate: &Gate,
+        mut work: impl FnMut() -> F,
+    ) -> Option<T> {
+        let mut trouble = self.trouble(name, gate);
+        loop {
+            let error = tokio::select! {
+                done = work() => match done {
+                    Ok(done) => {
+                        trouble.over();
+                        return Some(done);
+                    }
+                    Err(error) => error,
+                },
+                () = self.shared.shutdown.stopping() => return None,
+            };
+            let next = trouble.met(&error);
+            self.status.not_ready(telemetry::describe(&error));
+            if !self.shared.shutdown.sleep(next.wait).await {
+                return None;
+            }
+        }
+    }
+
+    fn trouble(&self, name: &Arc<str>, gate: &Gate) -> Trouble {
+        Trouble::new(Arc::clone(name), self.status.clone(), gate.clone(), self.shared.config.retry_window)
+    }
+}
+
+/// Tells every second how many events are held.
+async fn count_held(name: Arc<str>, ledger: Arc<Ledger>) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        metrics::held(&name, ledger.held());
+    }
+}

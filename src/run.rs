@@ -1,0 +1,142 @@
+//! `run`: the worker process. Starts whatever the outside world is like; what is missing is said and waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::budget::Budget;
+use crate::config::{Config, PipelineConfig};
+use crate::decode::DecodePool;
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::http;
+use crate::identity;
+use crate::metrics;
+use crate::mssql::connect::Pool;
+use crate::nats;
+use crate::pipeline::{Pipeline, Shared};
+use crate::retry::Backoff;
+use crate::schema::{Schema, SchemaError};
+use crate::shutdown::Shutdown;
+use crate::status::StatusBoard;
+use crate::telemetry;
+
+/// A pipeline's configuration with the schema that it names.
+pub type Planned = (PipelineConfig, Schema);
+
+/// Reads the schema files of all pipelines.
+///
+/// # Errors
+///
+/// The first file that cannot be read or is not valid, with its path.
+pub fn load_schemas(config: &Config) -> Result<Vec<Planned>, (std::path::PathBuf, SchemaError)> {
+    config
+        .pipelines
+        .iter()
+        .map(|pipeline| match Schema::load(&pipeline.schema) {
+            Ok(schema) => Ok((pipeline.clone(), schema)),
+            Err(error) => Err((pipeline.schema.clone(), error)),
+        })
+        .collect()
+}
+
+/// Runs all pipelines until `shutdown`, and returns when everything in flight is settled or given back.
+///
+/// # Errors
+///
+/// The process itself cannot work: the HTTP listener cannot be bound, no thread can be started.
+pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> anyhow::Result<()> {
+    let recorder = metrics::install()?;
+    let board = StatusBoard::new();
+    let statuses: Vec<_> = planned.iter().map(|(pipeline, _)| board.pipeline(&pipeline.name)).collect();
+    let listener = http::bind(config.http.listen).await?;
+    // The listener outlives the pipelines: it is asked how the stop goes on.
+    let http_stop = Shutdown::new();
+    let server = tokio::spawn({
+        let (board, http_stop) = (board.clone(), http_stop.clone());
+        async move { http::serve(listener, board, recorder, async move { http_stop.stopping().await }).await }
+    });
+
+    let budget = Budget::new(config.memory_bytes());
+    let config = Arc::new(config);
+    let pool = Pool::new(config.sql.clone())?;
+    let decode_pool = DecodePool::new(decode_threads())?;
+    let Some(client) = connect(&config, &statuses, &shutdown).await else {
+        http_stop.stop();
+        return Ok(());
+    };
+    let budget_watch = tokio::spawn(watch_budget(budget.clone()));
+    let shared = Shared { config, client: client.clone(), pool, decode_pool, budget, shutdown };
+    let mut pipelines = JoinSet::new();
+    for ((config, schema), status) in planned.into_iter().zip(statuses) {
+        pipelines.spawn(Pipeline { shared: shared.clone(), config, schema, status }.run());
+    }
+    while let Some(ended) = pipelines.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a pipeline ended by a defect of this program");
+        }
+    }
+    budget_watch.abort();
+    // What was given back counts only when the server has read it.
+    if !matches!(tokio::time::timeout(LAST_WORD, nats::round_trip(&client)).await, Ok(Ok(()))) {
+        tracing::warn!(
+            "nats did not take the last messages, what they give back is delivered again after ack_wait"
+        );
+    }
+    http_stop.stop();
+    if let Ok(Err(error)) = server.await {
+        tracing::warn!(%error, "the http listener ended with an error");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Tells every second how much of the budget is reserved.
+async fn watch_budget(budget: Budget) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        seconds.tick().await;
+        metrics::budget(budget.capacity(), budget.reserved());
+    }
+}
+
+/// How long the last messages may take.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// One thread for each processor.
+fn decode_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Connects to NATS, however long that takes; `None` at a stop.
+async fn connect(
+    config: &Config,
+    statuses: &[crate::status::PipelineStatus],
+    shutdown: &Shutdown,
+) -> Option<async_nats::Client> {
+    let mut backoff = Backoff::transient();
+    loop {
+        let attempt = async {
+            let options = identity::nats_options(&config.nats)
+                .await
+                .map_err(|error| Error::new(Phase::Nats, ErrorKind::Credential, error.to_string()))?;
+            nats::connect(&config.nats.servers, options).await
+        };
+        let error = tokio::select! {
+            connected = attempt => match connected {
+                Ok(client) => return Some(client),
+                Err(error) => error,
+            },
+            () = shutdown.stopping() => return None,
+        };
+        let text = telemetry::describe(&error);
+        for status in statuses {
+            status.not_ready(text.clone());
+        }
+        let wait = backoff.next_wait();
+        tracing::warn!(error = %text, wait_seconds = wait.as_secs_f64(), "cannot connect to nats, trying again");
+        if !shutdown.sleep(wait).await {
+            return None;
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a task does about an error: how long it waits, what it says, and whether intake goes on meanwhile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::disposition::{Disposition, disposition};
+use crate::error::Error;
+use crate::metrics;
+use crate::nats::gate::{Closed, Gate};
+use crate::retry::Backoff;
+use crate::status::PipelineStatus;
+use crate::telemetry;
+
+/// How often a table's shape is read again before that counts as trouble that does not pass by itself.
+const MAX_RELOADS: u32 = 3;
+
+/// The errors that one piece of work has met so far. Dropped when the work is done, or given up.
+#[derive(Debug)]
+pub struct Trouble {
+    pipeline: Arc<str>,
+    status: PipelineStatus,
+    gate: Gate,
+    retry_window: Duration,
+    transient: Backoff,
+    stopped: Backoff,
+    since: Option<Instant>,
+    reauthenticated: bool,
+    reloads: u32,
+    closed: Option<Closed>,
+}
+
+/// What to do before the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// Wait this long.
+    pub wait: Duration,
+    /// Then, besides trying again: this.
+    pub disposition: Disposition,
+}
+
+impl Trouble {
+    /// No trouble yet.
+    pub fn new(pipeline: Arc<str>, status: PipelineStatus, gate: Gate, retry_window: Duration) -> Self {
+        Self {
+            pipeline,
+            status,
+            gate,
+            retry_window,
+            transient: Backoff::transient(),
+            stopped: Backoff::stopped(),
+            since: None,
+            reauthenticated: false,
+            reloads: 0,
+            closed: None,
+        }
+    }
+
+    /// Takes note of an error, tells the log, the metrics and the status, and says what is next.
+    pub fn met(&mut self, error: &Error) -> Next {
+        let disposition = self.bounded(disposition(error));
+        metrics::error_met(&self.pipeline, error, disposition);
+        let text = telemetry::describe(error);
+        let stops = matches!(disposition, Disposition::Stop | Disposition::Bisect);
+        let wait = if stops { self.stopped.next_wait() } else { self.transient.next_wait() };
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if stops {
+            if self.closed.is_none() {
+                self.closed = Some(self.gate.close());
+            }
+            self.status.not_ready(text.clone());
+        } else if since.elapsed() > self.retry_window {
+            self.status.not_ready(text.clone());
+        }
+        let (attempt, wait_seconds) =
+            (self.transient.attempts() + self.stopped.attempts(), wait.as_secs_f64());
+        if stops {
+            tracing::error!(
+                pipeline = %self.pipeline, disposition = disposition.as_str(), attempt, wait_seconds, error = %text,
+                "stopped: somebody has to mend this"
+            );
+        } else {
+            tracing::warn!(
+                pipeline = %self.pipeline, disposition = disposition.as_str(), attempt, wait_seconds, error = %text,
+                "trying again"
+            );
+        }
+        Next { wait, disposition }
+    }
+
+    /// What may be done once, or a few times, is *stop* after that.
+    fn bounded(&mut self, disposition: Disposition) -> Disposition {
+        match disposition {
+            Disposition::Reauthenticate if self.reauthenticated => Disposition::Stop,
+            Disposition::Reauthenticate => {
+                self.reauthenticated = true;
+                disposition
+            }
+            Disposition::ReloadShape if self.reloads >= MAX_RELOADS => Disposition::Stop,
+            Disposition::ReloadShape => {
+                self.reloads += 1;
+                disposition
+            }
+            // Finding the bad row comes with a later version: until then a person has to.
+            other => other,
+        }
+    }
+
+    /// The work is done. The pipeline is ready again unless other work of it has stopped.
+    pub fn over(self) {
+        let Self { pipeline, status, gate, since, closed, .. } = self;
+        drop(closed);
+        if let Some(since) = since {
+            tracing::info!(%pipeline, after_seconds = since.elapsed().as_secs_f64(), "going on");
+        }
+        if gate.is_open() {
+            status.ready();
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! One batch after another: decode, set the bad events aside, write, commit, settle.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arrow::array::RecordBatch;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::batcher::Cut;
+use crate::config::PipelineConfig;
+use crate::decode::{Decoded, Decoder};
+use crate::delivery::{Batch, Claim, Durable, Event};
+use crate::disposition::Disposition;
+use crate::error::{Error, Phase, Result};
+use crate::metrics;
+use crate::mssql::bulk::Deadlines;
+use crate::mssql::commit::{self, Committed};
+use crate::mssql::connect::Pool;
+use crate::mssql::target::{self, Target};
+use crate::nats::dead_letter::{DeadLetters, Reason};
+use crate::nats::gate::Gate;
+use crate::nats::settle::Settler;
+use crate::schema::Schema;
+use crate::shutdown::Shutdown;
+use crate::status::PipelineStatus;
+use crate::trouble::Trouble;
+
+/// Everything that the batches of one pipeline need on their way.
+#[derive(Debug)]
+pub struct Worker {
+    /// The pipeline's configuration.
+    pub config: PipelineConfig,
+    /// The pipeline's name, for logs and metrics.
+    pub pipeline: Arc<str>,
+    /// How events become rows, with the code pages of the target table.
+    pub schema: Arc<Schema>,
+    /// Decodes on the process' pool.
+    pub decoder: Decoder,
+    /// The table, as its shape was read last.
+    pub target: RwLock<Arc<Target>>,
+    /// Sessions with the database.
+    pub pool: Pool,
+    /// How long steps with the database may take.
+    pub deadlines: Deadlines,
+    /// Where bad events go.
+    pub dead_letters: DeadLetters,
+    /// Acknowledges.
+    pub settler: Settler,
+    /// Closed while the pipeline has stopped.
+    pub gate: Gate,
+    /// What the pipeline says of itself.
+    pub status: PipelineStatus,
+    /// After this long without a commit, though there is something to commit, the pipeline is not ready.
+    pub retry_window: Duration,
+    /// When to give up.
+    pub shutdown: Shutdown,
+}
+
+/// What came of trying to write some rows.
+enum Wrote {
+    Committed(Durable),
+    /// The server cannot take as many rows in one transaction.
+    TooMany,
+    /// The process was told to give up.
+    GaveUp,
+}
+
+/// Takes batches until no more come, and returns when the last one is done with. One more batch than there are writers
+/// is in work at a time, so that it can be decoded while the others are written.
+pub async fn run(worker: Arc<Worker>, mut batches: mpsc::Receiver<(Batch, Cut)>) {
+    let writers = Arc::new(Semaphore::new(worker.config.writers.max));
+    let places = Arc::new(Semaphore::new(worker.config.writers.max + 1));
+    let mut tasks = JoinSet::new();
+    // Neither semaphore is ever closed.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await
+        && let Some((batch, cut)) = batches.recv().await
+    {
+        metrics::batch_cut(&worker.pipeline, batch.len(), batch.bytes, cut.as_str());
+        let (worker, writers) = (Arc::clone(&worker), Arc::clone(&writers));
+        tasks.spawn(async move {
+            worker.process(batch, &writers).await;
+            drop(place);
+        });
+        while let Some(ended) = tasks.try_join_next() {
+            report(ended);
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        report(ended);
+    }
+}
+
+/// A batch whose task panicked has dropped its claims, and will be delivered again.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a batch ended by a defect of this program, its events will be delivered again");
+    }
+}
+
+impl Worker {
+    /// Takes one batch all the way. What is not settled when this returns is given back by the claims' drop.
+    async fn process(&self, mut batch: Batch, writers: &Semaphore) {
+        let Some(decoded) = self.decode(&mut batch).await else { return };
+        let mut claims: Vec<Option<Claim>> =
+            std::mem::take(&mut batch.claims).into_iter().map(Some).collect();
+        if !self.set_aside(&batch, &decoded, &mut claims).await {
+            return;
+        }
+        let row_claims: Vec<Claim> =
+            decoded.row_events.iter().filter_map(|event| claims.get_mut(*event as usize)?.take()).collect();
+        self.write_all(&batch, &decoded, row_claims, writers).await;
+    }
+
+    /// Decodes the batch; `None` where that is not possible, which is a defect, or where the process gives up.
+    async fn decode(&self, batch: &mut Batch) -> Option<Decoded> {
+        let started = Instant::now();
+        let decoded = tokio::select! {
+            decoded = self.decoder.decode(std::mem::take(&mut batch.events)) => decoded,
+            () = self.shutdown.forced() => return None,
+        };
+        match decoded {
+            Ok((events, decoded)) => {
+                batch.events = events;
+                metrics::decoded(&self.pipeline, started.elapsed());
+                Some(decoded)
+            }
+            Err(error) => {
+                // The claims are dropped with the batch: JetStream delivers it again, after the wait that the gate
+                // and the status make visible.
+                let mut trouble = self.trouble();
+                let next = trouble.met(&error);
+                self.shutdown.sleep(next.wait).await;
+                None
+            }
+        }
+    }
+
+    /// Publishes the bad events to the dead-letter stream, however long that takes, and then acknowledges them.
+    /// `false` where the process gave up.
+    async fn set_aside(&self, batch: &Batch, decoded: &Decoded, claims: &mut [Option<Claim>]) -> bool {
+        if decoded.rejects.is_empty() {
+            return true;
+        }
+        let rejected: Vec<(&Event, Reason)> = decoded
+            .rejects
+            .iter()
+            .filter_map(|reject| {
+                let reason =
+                    Reason { kind: reject.reason.kind().as_str(), detail: reject.reason.to_string() };
+                Some((batch.events.get(reject.event)?, reason))
+            })
+            .collect();
+        let Some(durable) = self.persist(|| self.dead_letters.publish(&rejected)).await else {
+            return false;
+        };
+        for (_, reason) in &rejected {
+            metrics::dead_lettered(&self.pipeline, reason.kind);
+        }
+        self.status.dead_lettered(rejected.len());
+        let done = decoded.rejects.iter().filter_map(|reject| claims.get_mut(reject.event)?.take()).collect();
+        self.acknowledge(done, &durable).await
+    }
+
+    /// Writes all rows, in one transaction where the server takes them so, and acknowledges what is committed.
+    async fn write_all(&self, batch: &Batch, decoded: &Decoded, mut claims: Vec<Claim>, writers: &Semaphore) {
+        let total = decoded.rows.num_rows();
+        let mut first = 0;
+        let mut most = total;
+        while first < total {
+            let rows = decoded.rows.slice(first, most.min(total - first));
+            let wrote = {
+                // Never closed; and a stop that forces is noticed inside.
+                let _writer = writers.acquire().await;
+                self.write(&rows).await
+            };
+            match wrote {
+                Wrote::Committed(durable) => {
+                    let events = decoded.row_events.iter().skip(first).take(rows.num_rows());
+                    self.committed(batch, events.copied(), rows.num_rows());
+                    let done = claims.drain(..rows.num_rows().min(claims.len())).collect();
+                    if !self.acknowledge(done, &durable).await {
+                        return;
+                    }
+                    first += rows.num_rows();
+                }
+                Wrote::TooMany => most = rows.num_rows().div_ceil(2),
+                Wrote::GaveUp => return,
+            }
+        }
+    }
+
+    /// Writes rows in one transaction, trying for as long as it takes.
+    async fn write(&self, rows: &RecordBatch) -> Wrote {
+        let mut trouble = self.trouble();
+        loop {
+            let attempt = async {
+                let leased = self.pool.get().await?;
+                let target = Arc::clone(&self.target.read().unwrap_or_else(PoisonError::into_inner));
+                let _busy = metrics::WriterBusy::enter(&self.pipeline);
+                commit::write(leased, &target, &self.schema, rows, self.deadlines).await
+            };
+            let error = tokio::select! {
+                outcome = attempt => match outcome {
+                    Ok(Committed { durable, load, commit }) => {
+                        metrics::committed(&self.pipeline, load, commit);
+                        trouble.over();
+                        return Wrote::Committed(durable);
+                    }
+                    Err(error) => error,
+                },
+                () = self.shutdown.forced() => return Wrote::GaveUp,
+            };
+            let next = trouble.met(&error);
+            tokio::select! {
+                () = tokio::time::sleep(next.wait) => {}
+                () = self.shutdown.forced() => return Wrote::GaveUp,
+            }
+            match next.disposition {
+                Disposition::SmallerBatch if rows.num_rows() > 1 => {
+                    trouble.over();
+                    return Wrote::TooMany;
+                }
+                Disposition::OutcomeUnknown => {
+                    // At least once: the rows are written again, and may then be there twice.
+                    metrics::outcome_unknown(&self.pipeline, rows.num_rows());
+                    tracing::warn!(
+                        pipeline = %self.pipeline, rows = rows.num_rows(),
+                        "the outcome of a commit is unknown: its rows are written again and may be duplicates"
+                    );
+                }
+                Disposition::ReloadShape | Disposition::Stop => self.reload_target().await,
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads the table's shape again. Where that fails the next write tells why.
+    async fn reload_target(&self) {
+        let reload = async {
+            let mut leased = self.pool.get().await?;
+            let target = target::prepare(
+                leased.session()?,
+                &self.config.table,
+                &self.schema,
+                self.config.create_table,
+            );
+            let target = tokio::time::timeout(self.deadlines.statement, target)
+                .await
+                .map_err(|_elapsed| Error::sql_timeout(Phase::Target, "reading the table's shape"))??;
+            leased.give_back();
+            Ok::<_, Error>(target)
+        };
+        let reloaded = tokio::select! {
+            reloaded = reload => reloaded,
+            () = self.shutdown.forced() => return,
+        };
+        match reloaded {
+            Ok(target) => *self.target.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(target),
+            Err(error) => {
+                tracing::debug!(pipeline = %self.pipeline, error = %error, "the table's shape cannot be read just now");
+            }
+        }
+    }
+
+    /// Tries until it is done; `None` where the process gave up.
+    async fn persist<T, F: Future<Output = Result<T>>>(&self, mut work: impl FnMut() -> F) -> Option<T> {
+        let mut trouble = self.trouble();
+        loop {
+            let error = tokio::select! {
+                done = work() => match done {
+                    Ok(done) => {
+                        trouble.over();
+                        return Some(done);
+                    }
+                    Err(error) => error,
+                },
+                () = self.shutdown.forced() => return None,
+            };
+            let next = trouble.met(&error);
+            tokio::select! {
+                () = tokio::time::sleep(next.wait) => {}
+                () = self.shutdown.forced() => return None,
+            }
+        }
+    }
+
+    /// `false` where the process gave up before the server confirmed.
+    async fn acknowledge(&self, claims: Vec<Claim>, durable: &Durable) -> bool {
+        match self.settler.acknowledge(claims, durable).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(pipeline = %self.pipeline, %error, "committed events will be delivered again");
+                false
+            }
+        }
+    }
+
+    fn committed(&self, batch: &Batch, events: impl Iterator<Item = u32>, rows: usize) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let step = rows.div_ceil(MAX_LATENCY_SAMPLES).max(1);
+        let published = events.step_by(step).filter_map(|event| batch.events.get(event as usize));
+        metrics::end_to_end(&self.pipeline, published.map(|event| now.saturating_sub(event.published_at)));
+        metrics::rows_committed(&self.pipeline, rows);
+        self.status.committed(rows);
+    }
+
+    fn trouble(&self) -> Trouble {
+        Trouble::new(Arc::clone(&self.pipeline), self.status.clone(), self.gate.clone(), self.retry_window)
+    }
+}
+
+/// Of a batch, at most so many events tell their latency: the exporter keeps every sample until it is asked.
+const MAX_LATENCY_SAMPLES: usize = 1_000;
