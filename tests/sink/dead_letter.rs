@@ -1,0 +1,198 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+
+use crate::support::{Sink, World};
+
+const EVENTS: u64 = 200_000;
+const MINUTE: Duration = Duration::from_secs(60);
+const STREAM: &str = "READINGS";
+const DURABLE: &str = "sink-readings";
+
+const SCHEMA: &str = r#"
+format = "json"
+[[column]]
+name = "id"
+type = "int"
+nullable = false
+[[column]]
+name = "name"
+type = "nvarchar(10)"
+[[column]]
+name = "level"
+type = "tinyint"
+[[column]]
+name = "price"
+type = "decimal(9,2)"
+[[column]]
+name = "at"
+type = "datetime2(3)"
+[[column]]
+name = "stream_sequence"
+type = "bigint"
+from = "stream_sequence"
+nullable = false
+"#;
+
+/// A secret-looking value that every malformed event carries: no reason may repeat it.
+const CANARY: &str = "canary-4711";
+
+fn sink(world: &World, table: &str) -> Sink {
+    world.write("readings.toml", SCHEMA);
+    world.config(
+        "readings",
+        "",
+        &format!(
+            "stream = \"{STREAM}\"\ndurable = \"{DURABLE}\"\nsubjects = [\"readings.>\"]\nschema = \"readings.toml\"\n\
+             table = \"{table}\"\ncreate_table = true"
+        ),
+    )
+}
+
+/// The kinds of malformed events, each with the reason that it is to be rejected for.
+fn malformed(id: u64) -> Vec<(&'static str, Vec<u8>)> {
+    let with = |fields: &str| format!(r#"{{"id":{id},"note":"{CANARY}",{fields}}}"#).into_bytes();
+    let mut not_utf8 = with(r#""name":"?""#);
+    let position = not_utf8.iter().position(|byte| *byte == b'?').expect("a question mark");
+    not_utf8[position] = 0xff;
+    vec![
+        ("not_json", format!("{{\"id\":{id},\"note\":\"{CANARY}\"").into_bytes()),
+        ("wrong_type", with(r#""name":17"#)),
+        ("missing_required", format!(r#"{{"note":"{CANARY}","name":"a"}}"#).into_bytes()),
+        ("too_long", with(&format!(r#""name":"{CANARY}""#))),
+        ("out_of_range", with(r#""level":256"#)),
+        ("out_of_range", with(r#""price":"12345678.00""#)),
+        ("excess_digits", with(r#""price":"1.005""#)),
+        ("bad_timestamp", with(&format!(r#""at":"{CANARY}""#))),
+        ("bad_utf8", not_utf8),
+        ("too_deep", with(&format!(r#""deep":{}{}"#, "[".repeat(100), "]".repeat(100)))),
+        ("empty_payload", Vec::new()),
+        ("not_an_object", format!("[\"{CANARY}\"]").into_bytes()),
+        ("trailing_data", format!("{{\"id\":{id}}} {CANARY}").into_bytes()),
+    ]
+}
+
+/// GIVEN 200,000 events of which 1% are malformed, in a dozen ways
+/// WHEN the sink has settled all of them
+/// THEN the dead-letter stream holds exactly those, whole and with the reason, and the table exactly the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_bad_events_are_set_aside_and_the_others_are_written() {
+    let world = World::start().await;
+    let table = world.table("readings");
+    world.stream(STREAM, "readings.>").await;
+    let mut sink = sink(&world, &table);
+    sink.start();
+
+    let mut expected: BTreeMap<u64, (&'static str, Vec<u8>)> = BTreeMap::new();
+    let mut events = Vec::new();
+    for sequence in 1..=EVENTS {
+        let payload = if sequence % 100 == 0 {
+            let kinds = malformed(sequence);
+            let (reason, payload) =
+                kinds[usize::try_from(sequence / 100).expect("small") % kinds.len()].clone();
+            expected.insert(sequence, (reason, payload.clone()));
+            payload
+        } else {
+            format!(
+                r#"{{"id":{sequence},"name":"n{}","level":{},"price":"{}.25","at":"2026-01-02T03:04:05.678Z"}}"#,
+                sequence % 1000,
+                sequence % 256,
+                sequence % 10_000
+            )
+            .into_bytes()
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("Trace", format!("trace-{sequence}"));
+        headers.insert("Nats-Expected-Stream", STREAM);
+        events.push((format!("readings.site{}", sequence % 7), Some(headers), payload));
+    }
+    world.publish(events).await;
+    world.settled(STREAM, DURABLE, 3 * MINUTE).await;
+
+    let letters = world.dead_letters().await;
+    let mut kinds = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    for letter in &letters {
+        let headers = letter.headers.as_ref().expect("a dead letter has headers");
+        let header = |name: &str| headers.get(name).unwrap_or_else(|| panic!("no {name}")).as_str();
+        let sequence: u64 = header("Dead-Letter-Sequence").parse().expect("a sequence");
+        let (reason, payload) = &expected[&sequence];
+        assert_eq!(
+            header("Dead-Letter-Reason"),
+            *reason,
+            "event {sequence}: {}",
+            header("Dead-Letter-Detail")
+        );
+        assert_eq!(letter.payload.as_ref(), payload.as_slice());
+        assert_eq!(header("Dead-Letter-Pipeline"), "readings");
+        assert_eq!(header("Dead-Letter-Stream"), STREAM);
+        assert_eq!(header("Dead-Letter-Subject"), format!("readings.site{}", sequence % 7));
+        assert_eq!(header("Dead-Letter-Deliveries"), "1");
+        assert_eq!(header("Orig-Trace"), format!("trace-{sequence}"));
+        // A header that would act in the dead-letter stream is kept, and does not act.
+        assert_eq!(header("Orig-Nats-Expected-Stream"), STREAM);
+        assert!(!header("Dead-Letter-Detail").contains(CANARY), "{}", header("Dead-Letter-Detail"));
+        kinds.insert(*reason);
+        assert!(seen.insert(sequence), "event {sequence} is there twice");
+    }
+    assert_eq!(seen, expected.keys().copied().collect());
+    println!("{} dead letters of {} kinds: {kinds:?}", letters.len(), kinds.len());
+    assert!(kinds.len() >= 8);
+
+    let mut sql = world.sql().await;
+    let good = EVENTS - EVENTS / 100;
+    let count = |sql: i64| u64::try_from(sql).expect("a count");
+    assert_eq!(count(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await), good);
+    assert_eq!(count(sql.number(&format!("SELECT COUNT_BIG(DISTINCT id) FROM {table}")).await), good);
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table} WHERE id % 100 = 0")).await, 0);
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table} WHERE id <> stream_sequence")).await, 0);
+    assert!(!sink.log().contains(CANARY), "a value of an event is in the log");
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
+/// GIVEN payloads that nobody should publish: of 1 MB, nested a million levels deep, without any byte
+/// WHEN the sink meets them
+/// THEN each is dead-lettered, what does not fit a message beside its headers is cut and says so, and the good event
+/// behind them is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_payloads_are_dead_lettered() {
+    let world = World::start().await;
+    let table = world.table("odd");
+    world.stream(STREAM, "readings.>").await;
+    let mut sink = sink(&world, &table);
+    let max_payload = world.jetstream.client().max_payload();
+    let payloads = [
+        vec![b'x'; max_payload],
+        "[".repeat(500_000).into_bytes(),
+        Vec::new(),
+        vec![0xff, 0xfe, 0x00],
+        b"{\"id\":\"\\ud800\"}".to_vec(),
+        br#"{"id":1}"#.to_vec(),
+    ];
+    let lengths: Vec<usize> = payloads.iter().map(Vec::len).collect();
+    world.publish(payloads.map(|payload| ("readings.odd".to_owned(), None, payload))).await;
+    sink.start();
+    world.settled(STREAM, DURABLE, MINUTE).await;
+
+    let letters = world.dead_letters().await;
+    assert_eq!(letters.len(), 5, "{}", sink.log());
+    for letter in &letters {
+        let headers = letter.headers.as_ref().expect("headers");
+        let sequence: usize =
+            headers.get("Dead-Letter-Sequence").expect("it").as_str().parse().expect("a number");
+        let whole = lengths[sequence - 1];
+        match headers.get("Dead-Letter-Truncated") {
+            Some(_) => {
+                assert_eq!(sequence, 1);
+                assert_eq!(headers.get("Dead-Letter-Payload-Bytes").expect("it").as_str(), whole.to_string());
+                assert_eq!(headers.get("Dead-Letter-Payload-Sha256").expect("it").as_str().len(), 64);
+                assert!(letter.payload.len() < whole && letter.payload.len() > whole - 4096);
+            }
+            None => assert_eq!(letter.payload.len(), whole),
+        }
+    }
+    let mut sql = world.sql().await;
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, 1);
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}

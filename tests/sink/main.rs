@@ -1,0 +1,16 @@
+//! The built binary against a real nats-server and a SQL server. One binary, so that it is linked once.
+
+// A module of a test binary has no outside that it could be reached from.
+#![allow(unreachable_pub)]
+// A test says what it expects by panicking, in its helpers too, and what it measured on stdout.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod bad_input;
+mod crash;
+mod dead_letter;
+mod flights;
+mod numbers;
+mod scale_out;
+mod stop;
+mod support;
+mod types;

@@ -1,0 +1,366 @@
+//! The world of a test: a real nats-server, a SQL server, a folder, and the built binary.
+//!
+//! The SQL server is the local stack's, or any other that `NATS_SQL_SINK_TEST_SQL` names by an ADO.NET connection
+//! string: every test makes tables of its own there and drops them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::{Context, ContextBuilder, PublishAckFuture};
+use async_nats::jetstream::stream;
+use futures_util::StreamExt;
+use local_stack::stack::{LocalStack, LocalStackOptions, SqlStorage};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tiberius::{AuthMethod, Client, EncryptionLevel, QueryItem, Row};
+use tokio::net::TcpStream;
+use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
+
+/// Names the SQL server to test against, as an ADO.NET connection string.
+pub const TEST_SQL: &str = "NATS_SQL_SINK_TEST_SQL";
+
+/// Waits until `condition` gives a value, looking often. Fails after `patience`, naming what was waited for.
+pub async fn eventually<T>(
+    what: &str,
+    patience: Duration,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(started.elapsed() < patience, "waited {patience:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How a client reaches the SQL server.
+#[derive(Debug, Clone)]
+struct SqlAddress {
+    host: String,
+    port: u16,
+    database: String,
+    user: String,
+    password: String,
+    ca_pem: Option<String>,
+}
+
+impl SqlAddress {
+    /// Reads an ADO.NET connection string: `Server=tcp:host,port;Database=d;User Id=u;Password=p`.
+    fn from_ado(text: &str) -> Self {
+        let pairs: BTreeMap<String, String> = text
+            .split(';')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(key, value)| (key.trim().to_lowercase().replace(' ', ""), value.trim().to_owned()))
+            .collect();
+        let get = |keys: &[&str]| {
+            keys.iter()
+                .find_map(|key| pairs.get(*key))
+                .cloned()
+                .unwrap_or_else(|| panic!("{TEST_SQL} lacks {keys:?}"))
+        };
+        let server = get(&["server", "datasource"]);
+        let server = server.strip_prefix("tcp:").unwrap_or(&server);
+        let (host, port) = server.split_once(',').unwrap_or((server, "1433"));
+        Self {
+            host: host.to_owned(),
+            port: port.parse().expect("a port in the connection string"),
+            database: get(&["database", "initialcatalog"]),
+            user: get(&["userid", "uid", "user"]),
+            password: get(&["password", "pwd"]),
+            ca_pem: None,
+        }
+    }
+}
+
+/// The servers of one test, and a folder of its own.
+pub struct World {
+    pub stack: LocalStack,
+    pub jetstream: Context,
+    folder: TempDir,
+    sql: SqlAddress,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_with(SqlStorage::Postgres).await
+    }
+
+    pub async fn start_with(storage: SqlStorage) -> Self {
+        let stack = LocalStack::start(LocalStackOptions { storage, ..LocalStackOptions::default() })
+            .await
+            .expect("the local stack starts");
+        let sql = match std::env::var(TEST_SQL) {
+            Ok(text) => SqlAddress::from_ado(&text),
+            Err(_) => SqlAddress {
+                host: "127.0.0.1".to_owned(),
+                port: stack.sql_address().port(),
+                database: stack.sql_database().to_owned(),
+                user: stack.sql_user().to_owned(),
+                password: stack.sql_password().to_owned(),
+                ca_pem: Some(stack.sql_ca_pem().to_owned()),
+            },
+        };
+        let client = async_nats::connect(stack.nats_url()).await.expect("the NATS server answers");
+        let jetstream = ContextBuilder::new().max_ack_inflight(8_192).build(client);
+        let world = Self { stack, jetstream, folder: tempfile::tempdir().expect("a folder"), sql };
+        world.stream("DEAD_LETTERS", "dead.>").await;
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("a file in the test's folder");
+        path
+    }
+
+    pub async fn stream(&self, name: &str, subjects: &str) {
+        let config = stream::Config {
+            name: name.to_owned(),
+            subjects: vec![subjects.to_owned()],
+            ..stream::Config::default()
+        };
+        self.jetstream.create_stream(config).await.expect("a stream");
+    }
+
+    /// Publishes payloads with a window of outstanding confirmations.
+    pub async fn publish(
+        &self,
+        events: impl IntoIterator<Item = (String, Option<HeaderMap>, Vec<u8>)>,
+    ) -> u64 {
+        let mut outstanding: std::collections::VecDeque<PublishAckFuture> = std::collections::VecDeque::new();
+        let mut count = 0;
+        for (subject, headers, payload) in events {
+            let headers = headers.unwrap_or_default();
+            let sent = self
+                .jetstream
+                .publish_with_headers(subject, headers, payload.into())
+                .await
+                .expect("a publish");
+            outstanding.push_back(sent);
+            count += 1;
+            while outstanding.len() >= 2_048 {
+                outstanding.pop_front().expect("one is outstanding").await.expect("the stream confirms");
+            }
+        }
+        for sent in outstanding {
+            sent.await.expect("the stream confirms");
+        }
+        count
+    }
+
+    /// A configuration for one pipeline. `pipeline` holds the fields that the test is about.
+    pub fn config(&self, name: &str, top: &str, pipeline: &str) -> Sink {
+        let http = local_stack::free_port().expect("a free port");
+        self.write("sql.password", &self.sql.password);
+        let trust = match &self.sql.ca_pem {
+            Some(pem) => {
+                self.write("ca.pem", pem);
+                "ca_file = \"ca.pem\""
+            }
+            None => "trust_server_certificate = true",
+        };
+        let SqlAddress { host, port, database, user, .. } = &self.sql;
+        let text = format!(
+            r#"{top}
+[nats]
+servers = ["{nats}"]
+[sql]
+server = "{host},{port}"
+database = "{database}"
+{trust}
+auth = {{ method = "sql_login", user = "{user}", password_file = "sql.password" }}
+[http]
+listen = "127.0.0.1:{http}"
+[[pipeline]]
+name = "{name}"
+dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.{name}" }}
+{pipeline}
+"#,
+            nats = self.stack.nats_url(),
+        );
+        let config = self.write(&format!("{name}-{http}.toml"), &text);
+        Sink { log: config.with_extension("log"), config, http, process: None }
+    }
+
+    pub async fn sql(&self) -> Sql {
+        let mut config = tiberius::Config::new();
+        config.host(&self.sql.host);
+        config.port(self.sql.port);
+        config.database(&self.sql.database);
+        config.authentication(AuthMethod::sql_server(&self.sql.user, &self.sql.password));
+        config.encryption(EncryptionLevel::Required);
+        match &self.sql.ca_pem {
+            Some(pem) => config.trust_cert_ca_bundle(pem.as_bytes()),
+            None => config.trust_cert(),
+        }
+        let tcp = TcpStream::connect((self.sql.host.as_str(), self.sql.port))
+            .await
+            .expect("the SQL server listens");
+        Sql { client: Box::pin(Client::connect(config, tcp.compat_write())).await.expect("a login") }
+    }
+
+    /// A table name that no other test uses.
+    pub fn table(&self, name: &str) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        format!("dbo.{name}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Events of the consumer that are not settled yet: those not delivered, and those delivered and not acknowledged.
+    pub async fn unsettled(&self, stream: &str, durable: &str) -> Option<(u64, u64)> {
+        let stream = self.jetstream.get_stream(stream).await.ok()?;
+        let info = stream.consumer_info(durable).await.ok()?;
+        Some((info.num_pending, info.num_ack_pending as u64))
+    }
+
+    pub async fn settled(&self, stream: &str, durable: &str, patience: Duration) {
+        eventually(&format!("{durable} has settled all of {stream}"), patience, async || {
+            (self.unsettled(stream, durable).await? == (0, 0)).then_some(())
+        })
+        .await;
+    }
+
+    /// All messages of the dead-letter stream.
+    pub async fn dead_letters(&self) -> Vec<async_nats::jetstream::Message> {
+        let mut stream = self.jetstream.get_stream("DEAD_LETTERS").await.expect("the dead-letter stream");
+        let count = stream.info().await.expect("its info").state.messages;
+        let config = async_nats::jetstream::consumer::pull::OrderedConfig::default();
+        let consumer = stream.create_consumer(config).await.expect("a consumer");
+        let messages = consumer.messages().await.expect("its messages");
+        let count = usize::try_from(count).expect("a number of messages");
+        messages.take(count).map(|message| message.expect("a message")).collect().await
+    }
+}
+
+/// A SQL client that is not the sink's.
+pub struct Sql {
+    client: Client<Compat<TcpStream>>,
+}
+
+impl Sql {
+    pub async fn rows(&mut self, sql: &str) -> Vec<Row> {
+        let mut answer = self.client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let mut rows = Vec::new();
+        while let Some(item) = answer.next().await {
+            match item.unwrap_or_else(|error| panic!("{sql}: {error}")) {
+                QueryItem::Row(row) => rows.push(row),
+                QueryItem::Metadata(_) => {}
+            }
+        }
+        rows
+    }
+
+    pub async fn execute(&mut self, sql: &str) {
+        self.rows(sql).await;
+    }
+
+    /// The one number that a statement answers with.
+    pub async fn number(&mut self, sql: &str) -> i64 {
+        let rows = self.rows(sql).await;
+        let row = rows.first().unwrap_or_else(|| panic!("{sql} has no row"));
+        let cell = row.cells().next().unwrap_or_else(|| panic!("{sql} has no column")).1;
+        match cell {
+            tiberius::ColumnData::I32(value) => i64::from(value.unwrap_or_default()),
+            tiberius::ColumnData::I64(value) => value.unwrap_or_default(),
+            other => panic!("{sql} answers with {other:?}"),
+        }
+    }
+}
+
+/// The built binary, run with one configuration. Killed when dropped.
+pub struct Sink {
+    pub config: PathBuf,
+    log: PathBuf,
+    http: u16,
+    process: Option<tokio::process::Child>,
+}
+
+impl Sink {
+    pub fn start(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
+        let process = tokio::process::Command::new(env!("CARGO_BIN_EXE_nats-sql-sink"))
+            .args(["run", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        self.process = Some(process);
+    }
+
+    /// The same pipeline once more, as another worker would run it.
+    pub fn another(&self) -> Self {
+        let http = local_stack::free_port().expect("a free port");
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        let text = text.replace(&format!(":{}\"", self.http), &format!(":{http}\""));
+        let config = self.config.with_file_name(format!("another-{http}.toml"));
+        std::fs::write(&config, text).expect("a configuration");
+        Self { log: config.with_extension("log"), config, http, process: None }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub async fn kill(&mut self) {
+        self.process.as_mut().expect("it runs").kill().await.expect("a kill");
+        self.process = None;
+    }
+
+    /// SIGTERM, and the exit within `patience`.
+    pub async fn terminate(&mut self, patience: Duration) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        let id = process.id().expect("it runs");
+        kill(Pid::from_raw(i32::try_from(id).expect("a process id")), Signal::SIGTERM).expect("a signal");
+        let ended = tokio::time::timeout(patience, process.wait()).await;
+        ended.unwrap_or_else(|_| panic!("no exit within {patience:?}:\n{}", self.log())).expect("a status")
+    }
+
+    /// Asks over HTTP: the status code and the body.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        use http_body_util::{BodyExt as _, Empty};
+        let stream = TcpStream::connect(("127.0.0.1", self.http)).await.ok()?;
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
+        tokio::spawn(connection);
+        let request =
+            hyper::Request::get(path).header("host", "127.0.0.1").body(Empty::<bytes::Bytes>::new()).ok()?;
+        let answer = sender.send_request(request).await.ok()?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.ok()?.to_bytes();
+        Some((status, String::from_utf8(body.to_vec()).ok()?))
+    }
+
+    /// The sum of a metric over its labels.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await?;
+        let samples = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        Some(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    pub async fn ready(&self, patience: Duration) {
+        eventually("the sink is ready", patience, async || {
+            (self.get("/readyz").await?.0 == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+/// A file of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
