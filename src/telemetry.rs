@@ -18,10 +18,12 @@ pub const NO_COLOR_VARIABLE: &str = "NO_COLOR";
 /// What is logged where nothing else is said.
 pub const DEFAULT_FILTER: &str = "info";
 
-/// Crates that say more than an operator wants, and what they may say unless a filter names them: also at
-/// `trace`, because tiberius then writes out what it sends, which is rows.
+/// Crates that say more than an operator wants, and what they may say unless a filter names them.
+///
+/// tiberius may say nothing: it logs each error of the server with the server's text, which can quote a row's values,
+/// and at `trace` it writes out what it sends, which is rows. Its errors are logged by us, masked.
 const QUIETED: [(&str, &str); 4] =
-    [("tiberius", "warn"), ("async_nats", "warn"), ("hyper", "info"), ("hyper_util", "info")];
+    [("tiberius", "off"), ("async_nats", "warn"), ("hyper", "info"), ("hyper_util", "info")];
 
 /// How a line of the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -273,7 +275,7 @@ mod tests {
 
     #[test]
     fn chatty_crates_are_lowered_unless_they_are_named() {
-        assert_eq!(with_quieted("trace"), "tiberius=warn,async_nats=warn,hyper=info,hyper_util=info,trace");
+        assert_eq!(with_quieted("trace"), "tiberius=off,async_nats=warn,hyper=info,hyper_util=info,trace");
         assert_eq!(
             with_quieted("info, tiberius::client=trace,async_nats=debug"),
             "hyper=info,hyper_util=info,info, tiberius::client=trace,async_nats=debug"

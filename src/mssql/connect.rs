@@ -30,6 +30,11 @@ pub struct Connector {
 impl Connector {
     /// A connector; connects to nothing yet.
     pub fn new(config: SqlConfig) -> Self {
+        if config.trust_server_certificate {
+            tracing::warn!(
+                "sql.trust_server_certificate accepts any certificate: for one's own machine only"
+            );
+        }
         Self { config }
     }
 

@@ -30,7 +30,7 @@ pub struct Target {
 pub struct TargetColumn {
     /// Its name, quoted.
     pub name: String,
-    /// Digits of its fractional seconds, where it has any: a value is sent with as many.
+    /// Digits of its fractional seconds on the wire, where it has any: a value is sent with as many.
     pub scale: u8,
     /// What its text is encoded in on the wire, where that is not UTF-16.
     pub encoding: Option<&'static Encoding>,
@@ -102,21 +102,54 @@ pub async fn prepare(
     let name_texts: Vec<&str> = names.iter().map(String::as_str).collect();
     let quoted = table.quoted();
     let metadata = session.column_metadata(&quoted, &name_texts).await.map_err(failed)?;
-    let columns = schema
-        .columns()
-        .iter()
-        .zip(metadata.iter())
-        .map(|(column, metadata)| {
-            let server = server_columns.iter().find(|server| same_name(&server.name, column));
-            TargetColumn {
-                name: column.name.quoted(),
-                scale: server.and_then(|server| u8::try_from(server.scale).ok()).unwrap_or_default(),
-                encoding: encoding(metadata.base().ty()),
-            }
-        })
-        .collect();
-    let (options, decisions) = decide(session, table).await?;
+    let (options, mut decisions) = decide(session, table).await?;
+    let mut columns = Vec::with_capacity(names.len());
+    for (column, metadata) in schema.columns().iter().zip(&metadata) {
+        let type_info = metadata.base().ty();
+        let scale = wire_scale(column.sql_type, type_info);
+        let kept = server_columns.iter().find(|server| same_name(&server.name, column));
+        if let Some(kept) = kept.map(|server| server.scale).filter(|kept| *kept < i32::from(scale)) {
+            let name = column.name.as_str();
+            decisions.push(format!(
+                "column {name:?}: {scale} digits of the second are sent, and the server rounds them to {kept}"
+            ));
+        }
+        columns.push(TargetColumn { name: column.name.quoted(), scale, encoding: encoding(type_info) });
+    }
+    let problems = too_few_digits(schema.columns(), &columns);
+    if !problems.is_empty() {
+        return Err(shape(format!("the table {table} does not fit the schema: {}", problems.join("; "))));
+    }
     Ok(Target { table: quoted, columns, options, decisions })
+}
+
+/// The digits of the second that a value of such a column has on the wire; 0 where it has none.
+///
+/// Asked of the answer to a query, not of the catalogue: this is the form that the rows of a load have to have, and a
+/// server may keep fewer digits than it takes (Babelfish takes seven and lists six).
+fn wire_scale(sql_type: SqlType, type_info: &TypeInfo) -> u8 {
+    match type_info {
+        TypeInfo::VarLenSized(context) if sql_type.time_scale().is_some() => {
+            u8::try_from(context.len()).unwrap_or_default()
+        }
+        _ => 0,
+    }
+}
+
+/// Columns of the table that take fewer digits of the second than the schema's have.
+fn too_few_digits(columns: &[Column], targets: &[TargetColumn]) -> Vec<String> {
+    let pairs = columns.iter().zip(targets);
+    pairs
+        .filter(|(column, target)| column.sql_type.time_scale().is_some_and(|scale| scale > target.scale))
+        .map(|(column, target)| {
+            format!(
+                "column {:?} is {} in the schema, but takes {} digits of the second in the table",
+                column.name.as_str(),
+                column.sql_type,
+                target.scale
+            )
+        })
+        .collect()
 }
 
 async fn object_id(session: &mut Session, table: &TableName) -> Result<Option<i32>> {
@@ -226,14 +259,13 @@ fn misfits(columns: &[Column], server_columns: &[ServerColumn]) -> Vec<String> {
     problems
 }
 
-/// Whether every value of `sql_type` can be stored in the column as it is.
+/// Whether every value of `sql_type` can be stored in the column as it is, digits of the second aside.
 fn holds(server: &ServerColumn, sql_type: &SqlType) -> bool {
     let name = server.type_name.as_str();
     let bytes = |length: Length, unit: i32| match length {
         Length::Max => server.max_length == -1,
         Length::Limit(limit) => server.max_length == -1 || server.max_length >= i32::from(limit) * unit,
     };
-    let seconds = |scale: u8| server.scale >= i32::from(scale);
     match *sql_type {
         SqlType::Bit => name == "bit",
         SqlType::TinyInt => name == "tinyint",
@@ -248,9 +280,10 @@ fn holds(server: &ServerColumn, sql_type: &SqlType) -> bool {
                 && server.precision >= i32::from(precision)
         }
         SqlType::Date => name == "date",
-        SqlType::Time { scale } => name == "time" && seconds(scale),
-        SqlType::DateTime2 { scale } => name == "datetime2" && seconds(scale),
-        SqlType::DateTimeOffset { scale } => name == "datetimeoffset" && seconds(scale),
+        // How many digits of the second: see `too_few_digits`.
+        SqlType::Time { .. } => name == "time",
+        SqlType::DateTime2 { .. } => name == "datetime2",
+        SqlType::DateTimeOffset { .. } => name == "datetimeoffset",
         SqlType::Char(length) => name == "char" && bytes(Length::Limit(length), 1),
         SqlType::VarChar(length) => name == "varchar" && bytes(length, 1),
         SqlType::NChar(length) => name == "nchar" && bytes(Length::Limit(length), 2),
@@ -322,6 +355,16 @@ mod tests {
         assert!(misfits(schema.columns(), &[strict])[0].contains("may be null in the schema"));
         assert!(misfits(schema.columns(), &[])[0].contains("missing in the table"));
         assert!(misfits(schema.columns(), &[server("device", "int")])[0].contains("but int in the table"));
+    }
+
+    #[test]
+    fn a_column_with_fewer_digits_of_the_second_does_not_fit() {
+        let schema = schema("[[column]]\nname = \"at\"\ntype = \"datetime2(3)\"\n");
+        let target = |scale| TargetColumn { name: "[at]".to_owned(), scale, encoding: None };
+        assert!(too_few_digits(schema.columns(), &[target(3)]).is_empty());
+        assert!(too_few_digits(schema.columns(), &[target(7)]).is_empty());
+        let problems = too_few_digits(schema.columns(), &[target(2)]);
+        assert!(problems[0].contains("datetime2(3) in the schema, but takes 2 digits"), "{problems:?}");
     }
 
     #[test]

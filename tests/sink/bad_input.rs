@@ -131,6 +131,47 @@ async fn what_the_outside_can_mend_is_waited_for() {
     sql.execute(&format!("DROP TABLE {table}")).await;
 }
 
+/// GIVEN a table that refuses a row by a unique index
+/// WHEN such a row comes
+/// THEN the pipeline stops and says the error's number but no value, dead-letters nothing, and goes on by itself when
+/// the index is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_database_refuses_stops_the_pipeline_and_is_not_quoted() {
+    const CANARY: &str = "canary-4711";
+    let world = World::start().await;
+    world.stream(numbers::STREAM, "numbers.>").await;
+    let table = world.table("refused");
+    let mut sql = world.sql().await;
+    sql.execute(&format!(
+        "CREATE TABLE {table} (id bigint NOT NULL, name nvarchar(40) NULL, stream_sequence bigint NOT NULL)"
+    ))
+    .await;
+    sql.execute(&format!("CREATE UNIQUE INDEX one_name ON {table} (name)")).await;
+    let mut sink = numbers::sink(&world, &table, "", "");
+    let twice = |id: u64| {
+        ("numbers.all".to_owned(), None, format!(r#"{{"id":{id},"name":"{CANARY}"}}"#).into_bytes())
+    };
+    world.publish([twice(1), twice(2)]).await;
+    sink.start();
+    // 2601 on SQL Server; others call every duplicate 2627
+    reason(&sink, &["server error 26"]).await;
+
+    let (_, body) = sink.get("/readyz").await.expect("an answer");
+    let (_, page) = sink.get("/").await.expect("an answer");
+    for (place, text) in [("/readyz", body), ("/", page), ("the log", sink.log())] {
+        assert!(!text.contains(CANARY), "{place} quotes a value: {text}");
+    }
+    assert_eq!(world.dead_letters().await.len(), 0);
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, 0);
+
+    sql.execute(&format!("DROP INDEX one_name ON {table}")).await;
+    world.settled(numbers::STREAM, numbers::DURABLE, MINUTE).await;
+    sink.ready(MINUTE).await;
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, 2);
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
 /// GIVEN a password that is wrong, or servers that are not there
 /// WHEN the worker is started
 /// THEN it says so, keeps trying, and stops at once when told to.

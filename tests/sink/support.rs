@@ -360,6 +360,19 @@ impl Sink {
     }
 }
 
+/// A test that failed tells what the sink said.
+impl Drop for Sink {
+    fn drop(&mut self) {
+        const LAST_LINES: usize = 40;
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+            eprintln!("the sink's log ends with:\n{last}");
+        }
+    }
+}
+
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
