@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, context::ContextBuilder, stream};
 use clap::{Args, ValueEnum};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use local_stack::stack::{LocalStack, LocalStackOptions, SqlStorage};
 use serde::Serialize;
 
 mod events;
+mod progress;
 mod publisher;
 mod sink;
 mod table;
@@ -23,6 +23,7 @@ use crate::mssql::connect::Connector;
 use crate::output;
 use crate::shutdown::Shutdown;
 use events::Events;
+use progress::Bars;
 use sink::{Progress, Sink};
 use table::Account;
 
@@ -148,8 +149,8 @@ async fn run_demo(args: &DemoArgs) -> anyhow::Result<bool> {
     let confirmed = Arc::new(AtomicU64::new(0));
     let events = Events::new(time::OffsetDateTime::now_utc());
     let publishing = tokio::spawn(publisher::publish(jetstream, events, args.events, Arc::clone(&confirmed)));
-    let bars = Bars::new(args.events, quiet);
-    let progress = follow(&mut sink, publishing, &confirmed, args.events, &bars).await?;
+    let mut bars = Bars::new(args.events, quiet);
+    let progress = follow(&mut sink, publishing, &confirmed, args.events, &mut bars).await?;
     let seconds = started.elapsed().as_secs_f64();
     bars.finish();
     let status = sink.stop().await?;
@@ -183,12 +184,13 @@ async fn run_demo(args: &DemoArgs) -> anyhow::Result<bool> {
     for line in columns(&table::sample(&mut session, &pipeline.table).await?) {
         output::line(&line);
     }
+    let program = std::env::args().next().unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned());
     output::line(&format!(
         "\nThe data is in {folder}: the streams, the database, the configuration demo.toml and the sink's log sink.log.\n\n\
          What to try next:\n  \
-         nats-sql-sink local --data-dir {folder}/stack          the same stack again, to look around with any SQL client\n  \
-         nats-sql-sink ddl --config {folder}/demo.toml          the CREATE TABLE statement\n  \
-         nats-sql-sink run --config sink.toml                 the worker, with your own NATS and Azure SQL: see README.md",
+         the same stack again, to look around with any SQL client\n    {program} local --data-dir {folder}/stack\n  \
+         the CREATE TABLE statement\n    {program} ddl --config {folder}/demo.toml\n  \
+         the worker, with your own NATS and Azure SQL: see README.md\n    {program} run --config sink.toml",
         folder = folder.display()
     ));
     Ok(exact)
@@ -200,7 +202,7 @@ async fn follow(
     mut publishing: tokio::task::JoinHandle<anyhow::Result<()>>,
     confirmed: &AtomicU64,
     expected: u64,
-    bars: &Bars,
+    bars: &mut Bars,
 ) -> anyhow::Result<Progress> {
     let mut published = false;
     let mut last_change = Instant::now();
@@ -313,38 +315,6 @@ async fn create_streams(jetstream: &jetstream::Context) -> anyhow::Result<()> {
         jetstream.create_stream(config).await.with_context(|| format!("creating the stream {name}"))?;
     }
     Ok(())
-}
-
-/// Two bars: what is published, and what is committed.
-struct Bars {
-    published: ProgressBar,
-    committed: ProgressBar,
-}
-
-impl Bars {
-    fn new(events: u64, hidden: bool) -> Self {
-        let bars = MultiProgress::new();
-        let bar = |name: &'static str| {
-            let bar = if hidden { ProgressBar::hidden() } else { bars.add(ProgressBar::new(events)) };
-            if let Ok(style) = ProgressStyle::with_template(
-                "  {prefix:>12} {bar:40} {human_pos:>10} / {human_len}  {per_sec}",
-            ) {
-                bar.set_style(style);
-            }
-            bar.with_prefix(name)
-        };
-        Self { published: bar("published"), committed: bar("in the table") }
-    }
-
-    fn show(&self, published: u64, committed: u64) {
-        self.published.set_position(published);
-        self.committed.set_position(committed);
-    }
-
-    fn finish(&self) {
-        self.published.abandon();
-        self.committed.abandon();
-    }
 }
 
 fn summary(figures: &Figures, exact: bool) {
