@@ -95,7 +95,9 @@ pub async fn run(
                     slot.send((std::mem::take(&mut batch), cut));
                 }
             }
-            chunk = input.recv(), if open && waiting.is_empty() && cut != Some(Cut::Full) => match chunk {
+            // Also while the batch is full: what is not taken out of a subscription cannot be kept from being delivered
+            // again. The budget bounds how much can wait here.
+            chunk = input.recv(), if open => match chunk {
                 Some(chunk) => waiting.extend(chunk),
                 None => open = false,
             },
@@ -108,16 +110,18 @@ pub async fn run(
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use async_nats::Subject;
     use bytes::Bytes;
 
     use super::*;
-    use crate::delivery::{Event, Ledger};
+    use crate::delivery::{Claim, Event, Ledger};
 
     struct Bench {
         budget: Budget,
         ledger: Arc<Ledger>,
+        sequence: AtomicU64,
         input: mpsc::Sender<Vec<Delivery>>,
         output: mpsc::Receiver<(Batch, Cut)>,
     }
@@ -128,7 +132,12 @@ mod tests {
             let (input, receiver) = mpsc::channel(8);
             let (sender, output) = mpsc::channel(1);
             tokio::spawn(run(Limits { max_rows, max_bytes, max_age }, budget.clone(), receiver, sender));
-            Self { budget, ledger: Arc::new(Ledger::default()), input, output }
+            Self { budget, ledger: Arc::new(Ledger::default()), sequence: AtomicU64::new(1), input, output }
+        }
+
+        fn claim(&self) -> Claim {
+            let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+            self.ledger.claim(sequence, Subject::from_static("reply")).expect("a new sequence")
         }
 
         async fn send(&self, payloads: &[usize]) {
@@ -144,7 +153,7 @@ mod tests {
                         published_at: 0,
                         received_at: 0,
                     },
-                    claim: self.ledger.claim(Subject::from_static("reply")),
+                    claim: self.claim(),
                     permit: self.budget.reserve(100, 100).await,
                 });
             }
@@ -215,6 +224,18 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(bench.next().await, (1, Cut::Age));
         assert_eq!(bench.next().await, (3, Cut::Age));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn takes_over_what_arrives_also_while_nobody_takes_a_batch() {
+        let mut bench = Bench::start(1, 1000, AGES);
+        // More than the channels hold: this would wait for ever if the batcher did.
+        for _ in 0..100 {
+            bench.send(&[1]).await;
+        }
+        for _ in 0..100 {
+            assert_eq!(bench.next().await, (1, Cut::Full));
+        }
     }
 
     #[tokio::test(start_paused = true)]

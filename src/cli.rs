@@ -109,6 +109,7 @@ fn load(args: &ConfigArgs) -> Result<(Config, Vec<Planned>), ExitCode> {
     let config = Config::load(&args.config).map_err(|error| usage(&error.to_string()))?;
     let planned = run::load_schemas(&config)
         .map_err(|(path, error)| usage(&format!("schema {}: {error}", path.display())))?;
+    run::check_memory(&config, &planned).map_err(|message| usage(&message))?;
     Ok((config, planned))
 }
 

@@ -161,6 +161,8 @@ pub fn disposition(error: &Error) -> Disposition {
         }
         // A name that does not resolve, or an address that is none, is mended by a person.
         (ErrorKind::SqlIo(io::ErrorKind::InvalidInput), _) => Disposition::Stop,
+        // The server may be unable to take so much at once; where it is away instead, less does no harm.
+        (ErrorKind::SqlIo(io::ErrorKind::TimedOut), Phase::Load) => Disposition::SmallerBatch,
         (ErrorKind::SqlIo(_), _) => Disposition::Retry,
         (ErrorKind::BulkInput, _) => Disposition::Bisect,
         (ErrorKind::NatsUnavailable, _) => Disposition::Retry,
@@ -220,6 +222,14 @@ mod tests {
         assert_eq!(disposition(&lost(Phase::Commit)), Disposition::OutcomeUnknown);
         assert_eq!(disposition(&lost(Phase::Load)), Disposition::Retry);
         assert_eq!(disposition(&server(Phase::Commit, 40197, 20)), Disposition::OutcomeUnknown);
+    }
+
+    #[test]
+    fn a_load_that_takes_too_long_is_tried_with_less() {
+        let late = |phase| Error::new(phase, ErrorKind::SqlIo(io::ErrorKind::TimedOut), "");
+        assert_eq!(disposition(&late(Phase::Load)), Disposition::SmallerBatch);
+        assert_eq!(disposition(&late(Phase::Connect)), Disposition::Retry);
+        assert_eq!(disposition(&late(Phase::Commit)), Disposition::OutcomeUnknown);
     }
 
     #[test]

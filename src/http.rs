@@ -217,7 +217,7 @@ mod tests {
         let server = start().await;
         let status = server.board.pipeline("telemetry");
         // GIVEN a pipeline that is not ready
-        status.not_ready("no table <dbo.t> & no \"right\"");
+        status.not_started("no table <dbo.t> & no \"right\"");
         let answer = server.get("/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         let body: serde_json::Value =
@@ -229,7 +229,7 @@ mod tests {
         let page = server.get("/").await;
         assert!(page.contains("no table &lt;dbo.t&gt; &amp; no &quot;right&quot;"), "{page}");
         // WHEN it is ready
-        status.ready();
+        status.started();
         // THEN so is the process
         let answer = server.get("/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"reason\":null"), "{answer}");

@@ -145,6 +145,22 @@ metrics! {
         "deliveries received that were not an event's first",
         "nats_sql_sink_events_redelivered_total", &["pipeline"]
     );
+    EVENTS_REPEATED_TOTAL = counter(
+        "deliveries of events that were held already, or not yet confirmed as acknowledged: settled, not written again",
+        "nats_sql_sink_events_repeated_total", &["pipeline"]
+    );
+    CONSUMER_PENDING_EVENTS = gauge(
+        "events that the consumer has still to deliver, to whichever worker",
+        "nats_sql_sink_consumer_pending_events", &["pipeline"]
+    );
+    CONSUMER_UNACKNOWLEDGED_EVENTS = gauge(
+        "events delivered to whichever worker and not acknowledged",
+        "nats_sql_sink_consumer_unacknowledged_events", &["pipeline"]
+    );
+    CONSUMERS_LOST_TOTAL = counter(
+        "times that the consumer was found deleted or made anew under the same name",
+        "nats_sql_sink_consumers_lost_total", &["pipeline"]
+    );
     HELD_EVENTS = gauge(
         "events received and neither acknowledged nor given back",
         "nats_sql_sink_held_events", &["pipeline"]

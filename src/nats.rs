@@ -1,6 +1,8 @@
 //! NATS: the connection, and what is done over it. `intake` pulls, `lease` keeps what is held, `dead_letter` sets bad
 //! events aside, `settle` acknowledges and gives back.
 
+use std::time::Duration;
+
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -15,15 +17,20 @@ pub mod intake;
 pub mod lease;
 pub mod reply;
 pub mod settle;
+pub mod watch;
 
 /// Connects, with what the configuration's secrets gave as `options`. A connection that breaks later is made again
 /// by the client, without end.
 ///
+/// One that says nothing for two of `ping_interval` counts as broken: what is held has to be renewed, and what is
+/// durable acknowledged, before JetStream delivers it again.
+///
 /// # Errors
 ///
 /// [`ErrorKind::NatsRefused`] where the server refuses the credentials, [`ErrorKind::NatsUnavailable`] else.
-pub async fn connect(servers: &[String], options: ConnectOptions) -> Result<Client> {
+pub async fn connect(servers: &[String], options: ConnectOptions, ping_interval: Duration) -> Result<Client> {
     let options = options
+        .ping_interval(ping_interval)
         .name(concat!("nats-sql-sink/", env!("CARGO_PKG_VERSION")))
         .subscription_capacity(2 * intake::MAX_PULL_MESSAGES)
         .event_callback(|event| async move { observe(&event) });

@@ -28,6 +28,7 @@ use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
 use crate::nats::intake::Puller;
 use crate::nats::settle::Settler;
+use crate::nats::watch::Watch;
 use crate::nats::{consumer, lease};
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
@@ -81,25 +82,28 @@ struct Running {
 }
 
 impl Pipeline {
-    /// Runs until a stop: first prepares for as long as that takes, then moves events. Returns when everything in flight
-    /// is settled or given back.
+    /// Runs until a stop: prepares for as long as that takes, then moves events, and begins again where the consumer is
+    /// not the one any more that it began with. Returns when everything in flight is settled or given back.
     pub async fn run(self) {
         let name: Arc<str> = Arc::from(self.config.name.as_str());
         let gate = Gate::default();
-        self.status.not_ready("starting");
-        let prepared = self.until_done(&name, &gate, || self.prepare(&name, &gate)).await;
-        let Some(worker) = prepared else { return };
-        let running = Running {
-            name,
-            settler: worker.settler.clone(),
-            worker: Arc::new(worker),
-            ledger: Arc::new(Ledger::default()),
-            gate,
-        };
-        self.move_events(&running).await;
+        while !self.shared.shutdown.is_stopping() {
+            self.status.not_started("starting");
+            let prepared = self.until_done(&name, &gate, || self.prepare(&name, &gate)).await;
+            let Some((consumer, worker)) = prepared else { return };
+            self.status.started();
+            let running = Running {
+                name: Arc::clone(&name),
+                settler: worker.settler.clone(),
+                worker: Arc::new(worker),
+                ledger: Arc::new(Ledger::default()),
+                gate: gate.clone(),
+            };
+            self.move_events(&running, consumer).await;
+        }
     }
 
-    async fn move_events(&self, running: &Running) {
+    async fn move_events(&self, running: &Running, consumer: PullConsumer) {
         let (chunks, chunks_in) = mpsc::channel(WAITING_CHUNKS);
         let (batches, batches_in) = mpsc::channel(1);
         let mut background = JoinSet::new();
@@ -119,7 +123,7 @@ impl Pipeline {
         let limits = Limits::from(&self.config.batch);
         tokio::join!(
             async {
-                self.take_in(running, chunks).await;
+                self.take_in(running, consumer, chunks).await;
                 intake_ended.cancel();
             },
             batcher::run(limits, self.shared.budget.clone(), chunks_in, batches),
@@ -133,36 +137,63 @@ impl Pipeline {
         }
     }
 
-    /// Keeps the pullers running, looking up the consumer anew whenever they end with an error.
-    async fn take_in(&self, running: &Running, chunks: mpsc::Sender<Vec<Delivery>>) {
+    /// Keeps the pullers running until a stop, or until the consumer is gone: then nothing is settled by it any more.
+    async fn take_in(&self, running: &Running, consumer: PullConsumer, chunks: mpsc::Sender<Vec<Delivery>>) {
         let shutdown = &self.shared.shutdown;
-        while !shutdown.is_stopping() {
-            let found = self.until_done(&running.name, &running.gate, || self.consumer()).await;
-            let Some(consumer) = found else { return };
-            let mut pullers = JoinSet::new();
-            for _ in 0..PULLERS {
-                pullers.spawn(self.puller(running, consumer.clone(), chunks.clone()).run());
+        let watch = Watch {
+            consumer: consumer.clone(),
+            pipeline: Arc::clone(&running.name),
+            status: self.status.clone(),
+            retry_window: self.shared.config.retry_window,
+        };
+        let pulling = async {
+            while !shutdown.is_stopping() {
+                let Some(error) = self.pull(running, &consumer, &chunks).await else { return };
+                let mut trouble = self.trouble(&running.name, &running.gate);
+                let next = trouble.met(&error);
+                shutdown.sleep(next.wait).await;
             }
-            let mut failure = None;
-            while let Some(ended) = pullers.join_next().await {
-                let ended = ended.unwrap_or_else(|panic| {
-                    Err(Error::new(
-                        Phase::Pull,
-                        ErrorKind::Internal,
-                        format!("a puller ended by a defect: {panic}"),
-                    ))
-                });
-                if let Err(error) = ended {
-                    // What the others have pulled and not handed on goes back with their claims.
-                    pullers.abort_all();
-                    failure.get_or_insert(error);
-                }
+        };
+        tokio::select! {
+            () = pulling => {}
+            gone = watch.until_gone() => {
+                running.ledger.retire();
+                metrics::consumer_lost(&running.name);
+                tracing::error!(
+                    pipeline = %running.name, durable = %self.config.durable, held = running.ledger.held(),
+                    "the consumer was {gone}: what is held cannot be acknowledged, starting again"
+                );
             }
-            let Some(error) = failure else { return };
-            let mut trouble = self.trouble(&running.name, &running.gate);
-            let next = trouble.met(&error);
-            shutdown.sleep(next.wait).await;
         }
+    }
+
+    /// Pulls until a stop, or until one of the pullers fails.
+    async fn pull(
+        &self,
+        running: &Running,
+        consumer: &PullConsumer,
+        chunks: &mpsc::Sender<Vec<Delivery>>,
+    ) -> Option<Error> {
+        let mut pullers = JoinSet::new();
+        for _ in 0..PULLERS {
+            pullers.spawn(self.puller(running, consumer.clone(), chunks.clone()).run());
+        }
+        let mut failure = None;
+        while let Some(ended) = pullers.join_next().await {
+            let ended = ended.unwrap_or_else(|panic| {
+                Err(Error::new(
+                    Phase::Pull,
+                    ErrorKind::Internal,
+                    format!("a puller ended by a defect: {panic}"),
+                ))
+            });
+            if let Err(error) = ended {
+                // What the others have pulled and not handed on goes back with their claims.
+                pullers.abort_all();
+                failure.get_or_insert(error);
+            }
+        }
+        failure
     }
 
     fn puller(&self, running: &Running, consumer: PullConsumer, out: mpsc::Sender<Vec<Delivery>>) -> Puller {
@@ -177,23 +208,19 @@ impl Pipeline {
             share: self.shared.budget.capacity() / (2 * pullers.max(1)),
             ledger: Arc::clone(&running.ledger),
             gate: running.gate.clone(),
+            status: self.status.clone(),
+            retry_window: self.shared.config.retry_window,
             out,
             shutdown: self.shared.shutdown.clone(),
         }
     }
 
-    async fn consumer(&self) -> Result<PullConsumer> {
-        let jetstream = jetstream::new(self.shared.client.clone());
-        let stream = consumer::stream(&jetstream, &self.config.stream, Phase::Nats).await?;
-        consumer::ensure(&stream, &self.config).await
-    }
-
     /// Finds everything that the first batch will need, so that nothing is pulled in vain.
-    async fn prepare(&self, name: &Arc<str>, gate: &Gate) -> Result<Worker> {
+    async fn prepare(&self, name: &Arc<str>, gate: &Gate) -> Result<(PullConsumer, Worker)> {
         let jetstream = jetstream::new(self.shared.client.clone());
         let stream = consumer::stream(&jetstream, &self.config.stream, Phase::Nats).await?;
         let dead_letters = DeadLetters::prepare(jetstream, &self.config, stream.cached_info()).await?;
-        consumer::ensure(&stream, &self.config).await?;
+        let consumer = consumer::ensure(&stream, &self.config).await?;
 
         let sql = &self.shared.config.sql;
         let deadlines = Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout };
@@ -210,7 +237,7 @@ impl Pipeline {
         let schema = target
             .with_encodings(&self.schema)
             .map_err(|error| Error::new(Phase::Target, ErrorKind::TableShape, error.to_string()))?;
-        Ok(Worker {
+        let worker = Worker {
             pipeline: Arc::clone(name),
             decoder: Decoder::new(&schema, &self.shared.decode_pool),
             schema: Arc::new(schema),
@@ -218,13 +245,20 @@ impl Pipeline {
             pool: self.shared.pool.clone(),
             deadlines,
             dead_letters,
-            settler: Settler::new(self.shared.client.clone(), Arc::clone(name), self.shared.shutdown.clone()),
+            settler: Settler {
+                client: self.shared.client.clone(),
+                pipeline: Arc::clone(name),
+                status: self.status.clone(),
+                retry_window: self.shared.config.retry_window,
+                shutdown: self.shared.shutdown.clone(),
+            },
             gate: gate.clone(),
             status: self.status.clone(),
             retry_window: self.shared.config.retry_window,
             shutdown: self.shared.shutdown.clone(),
             config: self.config.clone(),
-        })
+        };
+        Ok((consumer, worker))
     }
 
     /// Tries until it is done; `None` at a stop. While it is not, the pipeline is not ready.
@@ -247,7 +281,7 @@ impl Pipeline {
                 () = self.shared.shutdown.stopping() => return None,
             };
             let next = trouble.met(&error);
-            self.status.not_ready(telemetry::describe(&error));
+            self.status.not_started(telemetry::describe(&error));
             if !self.shared.shutdown.sleep(next.wait).await {
                 return None;
             }
@@ -255,7 +289,7 @@ impl Pipeline {
     }
 
     fn trouble(&self, name: &Arc<str>, gate: &Gate) -> Trouble {
-        Trouble::new(Arc::clone(name), self.status.clone(), gate.clone(), self.shared.config.retry_window)
+        Trouble::new(Arc::clone(name), &self.status, gate.clone(), self.shared.config.retry_window)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use tokio::task::JoinSet;
 
 use crate::budget::Budget;
@@ -40,6 +41,28 @@ pub fn load_schemas(config: &Config) -> Result<Vec<Planned>, (std::path::PathBuf
         .collect()
 }
 
+/// Bytes that the batches in work take by themselves, whatever is in them: they are part of `memory`, and no event is
+/// charged for them.
+fn batch_bytes(planned: &[Planned]) -> usize {
+    planned.iter().map(|(pipeline, schema)| (pipeline.writers.max + 1) * schema.arrow_batch_bytes()).sum()
+}
+
+/// Whether `memory` leaves enough for events beside the batches themselves.
+///
+/// # Errors
+///
+/// It does not; the text names the field, the value and what it must be.
+pub fn check_memory(config: &Config, planned: &[Planned]) -> Result<(), String> {
+    let (memory, taken) = (config.memory_bytes(), batch_bytes(planned));
+    if taken <= memory / 2 {
+        return Ok(());
+    }
+    let (memory, taken) = (ByteSize::b(memory as u64), ByteSize::b(taken as u64));
+    Err(format!(
+        "memory = {memory}: the batches of these schemas take {taken} by themselves, it must be at least twice that"
+    ))
+}
+
 /// Runs all pipelines until `shutdown`, and returns when everything in flight is settled or given back.
 ///
 /// # Errors
@@ -57,7 +80,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
         async move { http::serve(listener, board, recorder, async move { http_stop.stopping().await }).await }
     });
 
-    let budget = Budget::new(config.memory_bytes());
+    let budget = Budget::new(config.memory_bytes().saturating_sub(batch_bytes(&planned)));
     let config = Arc::new(config);
     let pool = Pool::new(config.sql.clone())?;
     let decode_pool = DecodePool::new(decode_threads())?;
@@ -65,7 +88,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
         http_stop.stop();
         return Ok(());
     };
-    let budget_watch = tokio::spawn(watch_budget(budget.clone()));
+    let observer = tokio::spawn(observe(budget.clone(), board.clone()));
     let shared = Shared { config, client: client.clone(), pool, decode_pool, budget, shutdown };
     let mut pipelines = JoinSet::new();
     for ((config, schema), status) in planned.into_iter().zip(statuses) {
@@ -76,7 +99,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
             tracing::error!(%error, "a pipeline ended by a defect of this program");
         }
     }
-    budget_watch.abort();
+    observer.abort();
     // What was given back counts only when the server has read it.
     if !matches!(tokio::time::timeout(LAST_WORD, nats::round_trip(&client)).await, Ok(Ok(()))) {
         tracing::warn!(
@@ -91,12 +114,13 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
     Ok(())
 }
 
-/// Tells every second how much of the budget is reserved.
-async fn watch_budget(budget: Budget) {
+/// Tells every second how much of the budget is reserved, and which pipelines are ready.
+async fn observe(budget: Budget, board: StatusBoard) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
         metrics::budget(budget.capacity(), budget.reserved());
+        board.refresh();
     }
 }
 
@@ -106,6 +130,14 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 /// One thread for each processor.
 fn decode_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The server is asked for a sign of life so often that a broken connection is noticed, and made again, before
+/// JetStream delivers again what is held.
+fn ping_interval(config: &Config) -> Duration {
+    const MOST: Duration = Duration::from_secs(30);
+    let shortest = config.pipelines.iter().map(|pipeline| pipeline.ack_wait).min();
+    shortest.map_or(MOST, |ack_wait| (ack_wait / 4).clamp(Duration::from_secs(1), MOST))
 }
 
 /// Connects to NATS, however long that takes; `None` at a stop.
@@ -120,7 +152,7 @@ async fn connect(
             let options = identity::nats_options(&config.nats)
                 .await
                 .map_err(|error| Error::new(Phase::Nats, ErrorKind::Credential, error.to_string()))?;
-            nats::connect(&config.nats.servers, options).await
+            nats::connect(&config.nats.servers, options, ping_interval(config)).await
         };
         let error = tokio::select! {
             connected = attempt => match connected {
@@ -131,7 +163,7 @@ async fn connect(
         };
         let text = telemetry::describe(&error);
         for status in statuses {
-            status.not_ready(text.clone());
+            status.not_started(text.clone());
         }
         let wait = backoff.next_wait();
         tracing::warn!(error = %text, wait_seconds = wait.as_secs_f64(), "cannot connect to nats, trying again");

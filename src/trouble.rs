@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::metrics;
 use crate::nats::gate::{Closed, Gate};
 use crate::retry::Backoff;
-use crate::status::PipelineStatus;
+use crate::status::{Complaint, PipelineStatus};
 use crate::telemetry;
 
 /// How often a table's shape is read again before that counts as trouble that does not pass by itself.
@@ -18,12 +18,13 @@ const MAX_RELOADS: u32 = 3;
 #[derive(Debug)]
 pub struct Trouble {
     pipeline: Arc<str>,
-    status: PipelineStatus,
     gate: Gate,
-    retry_window: Duration,
     transient: Backoff,
     stopped: Backoff,
+    /// When the first error was met.
     since: Option<Instant>,
+    /// Counts after `retry_window`, also while nothing but one attempt has lasted so long.
+    complaint: Complaint,
     reauthenticated: bool,
     reloads: u32,
     closed: Option<Closed>,
@@ -39,16 +40,17 @@ pub struct Next {
 }
 
 impl Trouble {
-    /// No trouble yet.
-    pub fn new(pipeline: Arc<str>, status: PipelineStatus, gate: Gate, retry_window: Duration) -> Self {
+    /// No trouble yet. To be made when the work begins: where that is not over after `retry_window` the pipeline is not
+    /// ready.
+    pub fn new(pipeline: Arc<str>, status: &PipelineStatus, gate: Gate, retry_window: Duration) -> Self {
+        let text = format!("nothing was finished for {}", humantime::format_duration(retry_window));
         Self {
             pipeline,
-            status,
             gate,
-            retry_window,
             transient: Backoff::transient(),
             stopped: Backoff::stopped(),
             since: None,
+            complaint: status.complain_after(retry_window, text),
             reauthenticated: false,
             reloads: 0,
             closed: None,
@@ -62,14 +64,11 @@ impl Trouble {
         let text = telemetry::describe(error);
         let stops = matches!(disposition, Disposition::Stop | Disposition::Bisect);
         let wait = if stops { self.stopped.next_wait() } else { self.transient.next_wait() };
-        let since = *self.since.get_or_insert_with(Instant::now);
+        self.since.get_or_insert_with(Instant::now);
+        self.complaint.say(text.clone());
         if stops {
-            if self.closed.is_none() {
-                self.closed = Some(self.gate.close());
-            }
-            self.status.not_ready(text.clone());
-        } else if since.elapsed() > self.retry_window {
-            self.status.not_ready(text.clone());
+            self.closed.get_or_insert_with(|| self.gate.close());
+            self.complaint.now();
         }
         let (attempt, wait_seconds) =
             (self.transient.attempts() + self.stopped.attempts(), wait.as_secs_f64());
@@ -105,15 +104,10 @@ impl Trouble {
         }
     }
 
-    /// The work is done. The pipeline is ready again unless other work of it has stopped.
+    /// The work is done.
     pub fn over(self) {
-        let Self { pipeline, status, gate, since, closed, .. } = self;
-        drop(closed);
-        if let Some(since) = since {
-            tracing::info!(%pipeline, after_seconds = since.elapsed().as_secs_f64(), "going on");
-        }
-        if gate.is_open() {
-            status.ready();
+        if let Some(since) = self.since {
+            tracing::info!(pipeline = %self.pipeline, after_seconds = since.elapsed().as_secs_f64(), "going on");
         }
     }
 }

@@ -57,6 +57,9 @@ pub struct Worker {
     pub shutdown: Shutdown,
 }
 
+/// A batch that the server cannot take at once is not cut into smaller parts than this.
+const FEWEST_ROWS: usize = 1_000;
+
 /// What came of trying to write some rows.
 enum Wrote {
     Committed(Durable),
@@ -167,15 +170,21 @@ impl Worker {
         let total = decoded.rows.num_rows();
         let mut first = 0;
         let mut most = total;
+        let mut trouble = None;
         while first < total {
             let rows = decoded.rows.slice(first, most.min(total - first));
             let wrote = {
                 // Never closed; and a stop that forces is noticed inside.
                 let _writer = writers.acquire().await;
-                self.write(&rows).await
+                self.write(&rows, trouble.get_or_insert_with(|| self.trouble())).await
             };
             match wrote {
                 Wrote::Committed(durable) => {
+                    if let Some(trouble) = trouble.take() {
+                        trouble.over();
+                    }
+                    // What was too much may have been so for a moment only.
+                    most = most.saturating_mul(2);
                     let events = decoded.row_events.iter().skip(first).take(rows.num_rows());
                     self.committed(batch, events.copied(), rows.num_rows());
                     let done = claims.drain(..rows.num_rows().min(claims.len())).collect();
@@ -191,8 +200,7 @@ impl Worker {
     }
 
     /// Writes rows in one transaction, trying for as long as it takes.
-    async fn write(&self, rows: &RecordBatch) -> Wrote {
-        let mut trouble = self.trouble();
+    async fn write(&self, rows: &RecordBatch, trouble: &mut Trouble) -> Wrote {
         loop {
             let attempt = async {
                 let leased = self.pool.get().await?;
@@ -204,7 +212,6 @@ impl Worker {
                 outcome = attempt => match outcome {
                     Ok(Committed { durable, load, commit }) => {
                         metrics::committed(&self.pipeline, load, commit);
-                        trouble.over();
                         return Wrote::Committed(durable);
                     }
                     Err(error) => error,
@@ -217,10 +224,7 @@ impl Worker {
                 () = self.shutdown.forced() => return Wrote::GaveUp,
             }
             match next.disposition {
-                Disposition::SmallerBatch if rows.num_rows() > 1 => {
-                    trouble.over();
-                    return Wrote::TooMany;
-                }
+                Disposition::SmallerBatch if rows.num_rows() > FEWEST_ROWS => return Wrote::TooMany,
                 Disposition::OutcomeUnknown => {
                     // At least once: the rows are written again, and may then be there twice.
                     metrics::outcome_unknown(&self.pipeline, rows.num_rows());
@@ -307,7 +311,7 @@ impl Worker {
     }
 
     fn trouble(&self) -> Trouble {
-        Trouble::new(Arc::clone(&self.pipeline), self.status.clone(), self.gate.clone(), self.retry_window)
+        Trouble::new(Arc::clone(&self.pipeline), &self.status, self.gate.clone(), self.retry_window)
     }
 }
 

@@ -7,7 +7,7 @@ use arrow::datatypes::{Decimal128Type, Int64Type};
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use nats_sql_sink::decode::{DecodePool, Decoded, Decoder, RejectKind};
-use nats_sql_sink::delivery::Event;
+use nats_sql_sink::delivery::{Event, Headers};
 use nats_sql_sink::schema::Schema;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -297,7 +297,7 @@ proptest! {
         for _ in 0..copies {
             events.extend(payloads.iter().map(|(text, mutations)| Event {
                 subject: Subject::from(subject.as_str()),
-                headers: Some(headers.clone()),
+                headers: Some(Headers::from(&headers)),
                 ..event(mutate(text.clone(), mutations))
             }));
         }

@@ -134,11 +134,7 @@ impl Plan {
             Source::Payload => return work.push(index, payload_cell(column, &event.payload)?),
             Source::Subject => Some(event.subject.as_str()),
             Source::SubjectToken(token) => event.subject.split('.').nth(token - 1),
-            Source::Header(name) => event
-                .headers
-                .as_ref()
-                .and_then(|headers| headers.get(name.as_str()))
-                .map(|value| value.as_str()),
+            Source::Header(name) => event.headers.as_ref().and_then(|headers| headers.get(name.as_str())),
         };
         match text {
             Some(text) => work.set(self, index, &Scalar::untyped(column.sql_type, text)?),

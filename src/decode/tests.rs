@@ -2,6 +2,7 @@ use arrow::util::display::array_value_to_string;
 use async_nats::{HeaderMap, Subject};
 
 use super::*;
+use crate::delivery::Headers;
 
 fn event(payload: &[u8]) -> Event {
     Event {
@@ -201,7 +202,7 @@ fn values_from_around_the_payload() {
     let mut headers = HeaderMap::new();
     headers.insert("Id", "00112233-4455-6677-8899-aabbccddeeff");
     headers.insert("Flag", "true");
-    let event = Event { headers: Some(headers), ..event(b"{ }") };
+    let event = Event { headers: Some(Headers::from(&headers)), ..event(b"{ }") };
     assert_eq!(decode(&text, event), Ok(columns.map(|(_, _, shown)| shown.to_owned()).to_vec()));
 }
 
@@ -210,7 +211,7 @@ fn text_of_a_header_has_to_be_what_the_column_takes() {
     let headers = |value: &str| {
         let mut headers = HeaderMap::new();
         headers.insert("N", value);
-        Event { headers: Some(headers), ..event(b"{}") }
+        Event { headers: Some(Headers::from(&headers)), ..event(b"{}") }
     };
     let column = "[[column]]\nname = 'n'\ntype = 'smallint'\nfrom = 'header(N)'\n";
     assert_eq!(decode(column, headers("-5")), Ok(vec!["-5".to_owned()]));

@@ -49,6 +49,22 @@ pub fn received(pipeline: &str, deliveries: impl Iterator<Item = u64>) {
     counter!(EVENTS_REDELIVERED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(redelivered);
 }
 
+/// Events that are held already were delivered once more.
+pub fn repeated(pipeline: &str, events: u64) {
+    counter!(EVENTS_REPEATED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(events);
+}
+
+/// What the consumer says of itself.
+pub fn consumer(pipeline: &str, pending: u64, unacknowledged: usize) {
+    gauge!(CONSUMER_PENDING_EVENTS.name, "pipeline" => pipeline.to_owned()).set(pending as f64);
+    gauge!(CONSUMER_UNACKNOWLEDGED_EVENTS.name, "pipeline" => pipeline.to_owned()).set(unacknowledged as f64);
+}
+
+/// The consumer is gone, or another one of its name stands in its place.
+pub fn consumer_lost(pipeline: &str) {
+    counter!(CONSUMERS_LOST_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
+}
+
 /// So many events are held now.
 pub fn held(pipeline: &str, events: usize) {
     gauge!(HELD_EVENTS.name, "pipeline" => pipeline.to_owned()).set(events as f64);

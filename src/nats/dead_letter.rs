@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
 
 use crate::config::{DeadLetterConfig, PipelineConfig};
-use crate::delivery::{Durable, Event};
+use crate::delivery::{Durable, Event, Headers};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::nats::consumer;
 
@@ -165,13 +165,10 @@ impl DeadLetters {
         headers.insert(SUBJECT, event.subject.as_str());
         headers.insert(DELIVERIES, event.deliveries.to_string());
         headers.insert(PUBLISHED_AT, rfc3339(event.published_at));
-        for (name, values) in event.headers.iter().flat_map(HeaderMap::iter) {
-            let name: &str = name.as_ref();
+        for (name, value) in event.headers.iter().flat_map(Headers::iter) {
             // A name with the prefix is made of the same characters as one that the server let pass.
             let Ok(name) = format!("{ORIGINAL_PREFIX}{name}").parse::<HeaderName>() else { continue };
-            for value in values {
-                headers.append(name.clone(), value.clone());
-            }
+            headers.append(name, value);
         }
 
         let room =

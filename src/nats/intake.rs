@@ -14,13 +14,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::budget::{Budget, Permit};
-use crate::delivery::{Claim, Delivery, Event, Ledger};
+use crate::delivery::{Claim, Delivery, Event, Headers, Ledger};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::nats::gate::Gate;
 use crate::nats::reply::Position;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
+use crate::status::{Complaint, PipelineStatus};
 
 /// How long the server keeps a pull open. Long enough that an idle pipeline asks seldom, short enough that a budget
 /// which other pipelines need is not reserved for nothing.
@@ -41,9 +42,9 @@ const CHUNK_MESSAGES: usize = 512;
 const ASSUMED_WIRE_BYTES: usize = 512;
 
 /// What an event costs beyond its wire bytes and its row: the structures that hold it, the reply subject and its
-/// entry in the ledger, and the acknowledgement on its way out.
+/// entry in the ledger (a table of which less than half may be filled), and the acknowledgement on its way out.
 const BOOKKEEPING_BYTES: usize =
-    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 2 * size_of::<Subject>() + 256;
+    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 4 * size_of::<Subject>() + 288;
 
 /// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
 /// the bookkeeping.
@@ -97,10 +98,24 @@ pub struct Puller {
     pub ledger: Arc<Ledger>,
     /// Whether to pull at all.
     pub gate: Gate,
+    /// What the pipeline says of itself.
+    pub status: PipelineStatus,
+    /// After this long without an answer to a pull the pipeline is not ready.
+    pub retry_window: Duration,
     /// Where deliveries go.
     pub out: mpsc::Sender<Vec<Delivery>>,
     /// When to stop.
     pub shutdown: Shutdown,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+enum Arrived {
+    New(Delivery),
+    /// Its event is held already.
+    Repeated,
+    /// It is none of this pull's: it stays unsettled, and JetStream delivers it again.
+    Unexpected,
 }
 
 /// What a pull asks for, and what was reserved for it.
@@ -121,9 +136,16 @@ impl Puller {
     pub async fn run(self) -> Result<()> {
         let mut average = ASSUMED_WIRE_BYTES;
         let mut largest = 4 * ASSUMED_WIRE_BYTES;
+        let mut unanswered = None;
         loop {
             let inbox = self.client.new_inbox();
-            let mut subscription = self.client.subscribe(format!("{inbox}.*")).await.map_err(|error| {
+            // While the connection is away the client may not take this.
+            let subscribed = tokio::select! {
+                biased;
+                () = self.shutdown.stopping() => return Ok(()),
+                subscribed = self.client.subscribe(format!("{inbox}.*")) => subscribed,
+            };
+            let mut subscription = subscribed.map_err(|error| {
                 Error::new(
                     Phase::Pull,
                     ErrorKind::NatsUnavailable,
@@ -138,7 +160,7 @@ impl Puller {
                     return self.leave(subscription, &pull, 0).await;
                 };
                 let whole_budget = reserved.permit.bytes() == self.budget.capacity();
-                match self.pull(&mut subscription, &pull, reserved, &mut average).await? {
+                match self.pull(&mut subscription, &pull, reserved, &mut average, &mut unanswered).await? {
                     Ended::Served => largest = largest.min(4 * average),
                     Ended::TooLarge if whole_budget => {
                         return Err(Error::new(
@@ -149,6 +171,9 @@ impl Puller {
                     }
                     Ended::TooLarge => largest = (2 * largest).max(self.client.max_payload()),
                     Ended::Lost(reason) => {
+                        let text = || format!("pulls are not answered: {}", reason.replace('_', " "));
+                        unanswered
+                            .get_or_insert_with(|| self.status.complain_after(self.retry_window, text()));
                         metrics::pull_restarted(&self.pipeline, reason);
                         tracing::warn!(pipeline = %self.pipeline, reason, "a pull is lost, asking again");
                         break;
@@ -186,6 +211,7 @@ impl Puller {
         pull: &Subject,
         reserved: Reserved,
         average: &mut usize,
+        unanswered: &mut Option<Complaint>,
     ) -> Result<Ended> {
         let Reserved { mut permit, messages, bytes } = reserved;
         let request = BatchConfig {
@@ -196,7 +222,12 @@ impl Puller {
             ..BatchConfig::default()
         };
         metrics::pulled(&self.pipeline);
-        if self.consumer.request_batch(request, pull.clone()).await.is_err() {
+        let asked = tokio::select! {
+            biased;
+            () = self.shutdown.stopping() => return Ok(Ended::Stopped(0)),
+            asked = self.consumer.request_batch(request, pull.clone()) => asked,
+        };
+        if asked.is_err() {
             return Ok(Ended::Lost("request_failed"));
         }
 
@@ -212,23 +243,35 @@ impl Puller {
                 Ok(None) => return Ok(Ended::Lost("subscription_closed")),
                 Ok(Some(message)) => Some(message),
             };
+            *unanswered = None;
             let received_at = now();
             let mut chunk = Vec::new();
+            let mut repeated = 0;
             let mut ended = None;
             while let Some(message) = next.take() {
                 if let Some(status) = message.status {
                     if message.subject == *pull {
                         ended = ended_by(status, message.description.as_deref())?;
                     }
-                } else if let Some(delivery) = self.deliver(message, received_at, &mut permit, average) {
-                    chunk.push(delivery);
-                    missing -= 1;
                 } else {
-                    ended = Some(Ended::Lost("unexpected_message"));
+                    match self.deliver(message, received_at, &mut permit, average) {
+                        Arrived::New(delivery) => {
+                            chunk.push(delivery);
+                            missing -= 1;
+                        }
+                        Arrived::Repeated => {
+                            repeated += 1;
+                            missing -= 1;
+                        }
+                        Arrived::Unexpected => ended = Some(Ended::Lost("unexpected_message")),
+                    }
                 }
                 if ended.is_none() && missing > 0 && chunk.len() < CHUNK_MESSAGES {
                     next = subscription.next().now_or_never().flatten();
                 }
+            }
+            if repeated > 0 {
+                metrics::repeated(&self.pipeline, repeated);
             }
             if !chunk.is_empty() {
                 metrics::received(&self.pipeline, chunk.iter().map(|delivery| delivery.event.deliveries));
@@ -246,32 +289,33 @@ impl Puller {
         Ok(Ended::Served)
     }
 
-    /// Makes a delivery of a message, with its part of the pull's permit. `None` where the message is none of this
-    /// pull's: it stays unsettled, and JetStream delivers it again.
+    /// Makes a delivery of a message, with its part of the pull's permit.
     fn deliver(
         &self,
         message: Message,
         received_at: i64,
         permit: &mut Permit,
         average: &mut usize,
-    ) -> Option<Delivery> {
-        let reply = message.reply?;
-        let position = Position::parse(&reply)?;
+    ) -> Arrived {
+        let Some(reply) = message.reply else { return Arrived::Unexpected };
+        let Some(position) = Position::parse(&reply) else { return Arrived::Unexpected };
         let event = Event {
             subject: message.subject,
             payload: message.payload,
-            headers: message.headers,
+            headers: message.headers.as_ref().map(Headers::from),
             stream_sequence: position.stream_sequence,
             deliveries: position.deliveries,
             published_at: position.stored_at,
             received_at,
         };
         let wire_bytes = event.wire_bytes();
-        let claim = self.ledger.claim(reply);
+        let Some(claim) = self.ledger.claim(position.stream_sequence, reply) else {
+            return Arrived::Repeated;
+        };
         // Not enough left: the claim is dropped, and the delivery given back.
-        let permit = permit.split(charge(&self.schema, wire_bytes))?;
+        let Some(permit) = permit.split(charge(&self.schema, wire_bytes)) else { return Arrived::Unexpected };
         *average = (*average * 63 + wire_bytes).div_ceil(64);
-        Some(Delivery { event, claim, permit })
+        Arrived::New(Delivery { event, claim, permit })
     }
 
     /// Takes leave of the server, and drops what still arrives: dropped claims are given back at once, where
@@ -293,7 +337,8 @@ impl Puller {
                 break;
             }
         }
-        if subscription.drain().await.is_err() {
+        // With NATS away neither the drain nor a message may ever come.
+        if !matches!(tokio::time::timeout(PATIENCE_AT_A_STOP, subscription.drain()).await, Ok(Ok(()))) {
             return Ok(());
         }
         while let Ok(Some(message)) = tokio::time::timeout(PATIENCE_AT_A_STOP, subscription.next()).await {
@@ -302,9 +347,12 @@ impl Puller {
         Ok(())
     }
 
+    /// What is held already goes on as it was: only a new claim is dropped.
     fn give_back(&self, message: Message) {
-        if let (None, Some(reply)) = (message.status, message.reply) {
-            drop(self.ledger.claim(reply));
+        if let (None, Some(reply)) = (message.status, message.reply)
+            && let Some(position) = Position::parse(&reply)
+        {
+            drop(self.ledger.claim(position.stream_sequence, reply));
         }
     }
 }

@@ -29,10 +29,17 @@ pub async fn run(client: Client, ledger: Arc<Ledger>, ack_wait: Duration, shutdo
         }
         let held = ledger.held_for_a_tick();
         let renewed = held.len();
-        for reply in held {
-            if client.publish(reply, IN_PROGRESS).await.is_err() {
-                break;
+        // While the connection is away the client takes no more than a few of them: a stop must not wait for it.
+        let renewing = async {
+            for reply in held {
+                if client.publish(reply, IN_PROGRESS).await.is_err() {
+                    break;
+                }
             }
+        };
+        tokio::select! {
+            () = renewing => {}
+            () = shutdown.forced() => return,
         }
         if renewed > 0 {
             tracing::debug!(renewed, "told jetstream that work goes on");

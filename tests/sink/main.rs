@@ -10,6 +10,7 @@ mod crash;
 mod dead_letter;
 mod flights;
 mod numbers;
+mod outage;
 mod scale_out;
 mod stop;
 mod support;
