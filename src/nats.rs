@@ -17,6 +17,7 @@ pub mod intake;
 pub mod lease;
 pub mod reply;
 pub mod settle;
+pub mod unreadable;
 pub mod watch;
 
 /// Connects, with what the configuration's secrets gave as `options`. A connection that breaks later is made again

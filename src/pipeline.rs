@@ -28,6 +28,7 @@ use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
 use crate::nats::intake::Puller;
 use crate::nats::settle::Settler;
+use crate::nats::unreadable::Unreadable;
 use crate::nats::watch::Watch;
 use crate::nats::{consumer, lease};
 use crate::schema::Schema;
@@ -145,6 +146,15 @@ impl Pipeline {
             pipeline: Arc::clone(&running.name),
             status: self.status.clone(),
             retry_window: self.shared.config.retry_window,
+            ack_wait: self.config.ack_wait,
+            unreadable: Unreadable {
+                client: self.shared.client.clone(),
+                pipeline: Arc::clone(&running.name),
+                dead_letters: running.worker.dead_letters.clone(),
+                settler: running.settler.clone(),
+                ledger: Arc::clone(&running.ledger),
+                status: self.status.clone(),
+            },
         };
         let pulling = async {
             while !shutdown.is_stopping() {

@@ -61,6 +61,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the event at `sequence` is held.
+    pub fn holds(&self, sequence: u64) -> bool {
+        self.state().held.contains_key(&sequence)
+    }
+
     /// Number of events held, those included whose acknowledgement is not confirmed.
     pub fn held(&self) -> usize {
         self.state().held.len()

@@ -7,6 +7,8 @@ use async_nats::header::{HeaderName, HeaderValue};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -41,6 +43,9 @@ pub const TRUNCATED: &str = "Dead-Letter-Truncated";
 pub const PAYLOAD_BYTES: &str = "Dead-Letter-Payload-Bytes";
 /// SHA-256 of the event's whole payload in hexadecimal digits, where it was truncated.
 pub const PAYLOAD_SHA256: &str = "Dead-Letter-Payload-Sha256";
+
+/// The event's headers as they stand, in base64, where they cannot be read.
+pub const UNREADABLE_HEADERS: &str = "Dead-Letter-Headers-Base64";
 
 /// Publishes that wait for their confirmation at once. Below the number at which a stream's ingest begins to drop.
 const WINDOW: usize = 256;
@@ -118,14 +123,31 @@ impl DeadLetters {
             if unconfirmed.len() >= WINDOW {
                 unconfirmed.try_next().await?;
             }
-            unconfirmed.push(self.publish_one(event, reason));
+            unconfirmed.push(self.publish_one(event, reason, HeaderMap::new()));
         }
         while unconfirmed.try_next().await?.is_some() {}
         Ok(Durable::dead_lettered())
     }
 
-    async fn publish_one(&self, event: &Event, reason: &Reason) -> Result<()> {
-        let (headers, payload) = self.letter(event, reason);
+    /// As [`DeadLetters::publish`], of one event with headers that cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// As of [`DeadLetters::publish`].
+    pub async fn publish_unreadable(
+        &self,
+        event: &Event,
+        reason: &Reason,
+        headers: &[u8],
+    ) -> Result<Durable> {
+        let mut unreadable = HeaderMap::new();
+        unreadable.insert(UNREADABLE_HEADERS, STANDARD.encode(headers));
+        self.publish_one(event, reason, unreadable).await?;
+        Ok(Durable::dead_lettered())
+    }
+
+    async fn publish_one(&self, event: &Event, reason: &Reason, headers: HeaderMap) -> Result<()> {
+        let (headers, payload) = self.letter(event, reason, headers);
         let id = format!(
             "{}:{}:{}:{}",
             self.pipeline, self.source.name, self.source.created_at, event.stream_sequence
@@ -155,8 +177,7 @@ impl DeadLetters {
     }
 
     /// The letter: what is known of the event in headers, and as much of its payload as the server takes.
-    fn letter(&self, event: &Event, reason: &Reason) -> (HeaderMap, Bytes) {
-        let mut headers = HeaderMap::new();
+    fn letter(&self, event: &Event, reason: &Reason, mut headers: HeaderMap) -> (HeaderMap, Bytes) {
         headers.insert(PIPELINE, &*self.pipeline);
         headers.insert(REASON, reason.kind);
         headers.insert(DETAIL, reason.detail.as_str());
@@ -166,9 +187,12 @@ impl DeadLetters {
         headers.insert(DELIVERIES, event.deliveries.to_string());
         headers.insert(PUBLISHED_AT, rfc3339(event.published_at));
         for (name, value) in event.headers.iter().flat_map(Headers::iter) {
-            // A name with the prefix is made of the same characters as one that the server let pass.
-            let Ok(name) = format!("{ORIGINAL_PREFIX}{name}").parse::<HeaderName>() else { continue };
-            headers.append(name, value);
+            // A name with the prefix is made of the same characters as one that the client could read.
+            if let (Ok(name), Ok(value)) =
+                (format!("{ORIGINAL_PREFIX}{name}").parse::<HeaderName>(), value.parse::<HeaderValue>())
+            {
+                headers.append(name, value);
+            }
         }
 
         let room =

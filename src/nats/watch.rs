@@ -5,7 +5,8 @@
 //! acknowledged once the change is seen.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{Info, PullConsumer};
@@ -13,10 +14,15 @@ use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
 use tokio::time::MissedTickBehavior;
 
 use crate::metrics;
+use crate::nats::unreadable::Unreadable;
 use crate::status::PipelineStatus;
 
 /// How often it is looked at, and how long an answer may take.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// For so many `ack_wait` after a reconnect, events are suspected to have broken the connection: each is delivered again
+/// after one, so that it is met within this time.
+const SUSPECT_ACK_WAITS: u32 = 4;
 
 /// Looks after one pipeline's consumer.
 #[derive(Debug)]
@@ -29,6 +35,10 @@ pub struct Watch {
     pub status: PipelineStatus,
     /// After this long without an answer the pipeline is not ready.
     pub retry_window: Duration,
+    /// How long an event may be held before it is delivered again.
+    pub ack_wait: Duration,
+    /// Sets aside what breaks the connection.
+    pub unreadable: Unreadable,
 }
 
 impl Watch {
@@ -36,6 +46,9 @@ impl Watch {
     pub async fn until_gone(self) -> &'static str {
         let created = self.consumer.cached_info().created;
         let mut unanswered = None;
+        let mut connects = None;
+        // From the start on: what breaks the connection may have done so for long.
+        let mut suspect_until = Instant::now() + SUSPECT_ACK_WAITS * self.ack_wait;
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -43,8 +56,15 @@ impl Watch {
             match tokio::time::timeout(LOOK, self.consumer.get_info()).await {
                 Ok(Ok(info)) if info.created != created => return "made anew",
                 Ok(Ok(info)) => {
-                    self.report(&info);
+                    metrics::consumer(&self.pipeline, info.num_pending, info.num_ack_pending);
                     unanswered = None;
+                    let now = self.unreadable.client.statistics().connects.load(Ordering::Relaxed);
+                    if connects.replace(now).is_some_and(|before| before != now) {
+                        suspect_until = Instant::now() + SUSPECT_ACK_WAITS * self.ack_wait;
+                    }
+                    if info.num_ack_pending > 0 && Instant::now() < suspect_until {
+                        self.look_for_unreadable(&info).await;
+                    }
                 }
                 Ok(Err(error)) if is_missing(&error) => return "deleted",
                 Ok(Err(_)) | Err(_) => {
@@ -57,8 +77,17 @@ impl Watch {
         }
     }
 
-    fn report(&self, info: &Info) {
-        metrics::consumer(&self.pipeline, info.num_pending, info.num_ack_pending);
+    async fn look_for_unreadable(&self, info: &Info) {
+        // Not without end: whether the consumer is gone has to be seen meanwhile.
+        let failure = match tokio::time::timeout(LOOK, self.unreadable.set_aside(info)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => "timed out".to_owned(),
+        };
+        tracing::warn!(
+            pipeline = %self.pipeline, error = %failure,
+            "cannot look for events that break the connection with nats, trying again"
+        );
     }
 }
 

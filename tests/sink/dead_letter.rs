@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::support::{Sink, World};
 
@@ -39,13 +41,18 @@ nullable = false
 const CANARY: &str = "canary-4711";
 
 fn sink(world: &World, table: &str) -> Sink {
+    sink_with(world, table, "")
+}
+
+/// A sink with further fields of its pipeline.
+fn sink_with(world: &World, table: &str, pipeline: &str) -> Sink {
     world.write("readings.toml", SCHEMA);
     world.config(
         "readings",
         "",
         &format!(
             "stream = \"{STREAM}\"\ndurable = \"{DURABLE}\"\nsubjects = [\"readings.>\"]\nschema = \"readings.toml\"\n\
-             table = \"{table}\"\ncreate_table = true"
+             table = \"{table}\"\ncreate_table = true\n{pipeline}"
         ),
     )
 }
@@ -194,5 +201,37 @@ async fn odd_payloads_are_dead_lettered() {
     }
     let mut sql = world.sql().await;
     assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, 1);
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
+/// GIVEN an event whose headers the NATS client takes for a broken connection, between good ones
+/// WHEN the sink meets it
+/// THEN it is dead-lettered with its headers as they stand, and nothing is kept from passing it.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_cannot_be_read_do_not_stop_what_is_behind_them() {
+    const HEADERS: &[u8] = b"NATS/1.0\r\nWho: \xe9t\xe9\r\n\r\n";
+    const PAYLOAD: &[u8] = br#"{"id":101}"#;
+    let world = World::start().await;
+    let table = world.table("headers");
+    world.stream(STREAM, "readings.>").await;
+    let good = |id: u64| ("readings.good".to_owned(), None, format!(r#"{{"id":{id}}}"#).into_bytes());
+    world.publish((1..=100).map(good)).await;
+    world.publish_raw("readings.bad", HEADERS, PAYLOAD, STREAM, 101).await;
+    world.publish((102..=300).map(good)).await;
+    let mut sink = sink_with(&world, &table, "ack_wait = \"2s\"");
+    sink.start();
+    world.settled(STREAM, DURABLE, MINUTE).await;
+
+    let letters = world.dead_letters().await;
+    assert_eq!(letters.len(), 1, "{}", sink.log());
+    let headers = letters[0].headers.as_ref().expect("headers");
+    let header = |name: &str| headers.get(name).unwrap_or_else(|| panic!("no {name}")).as_str();
+    assert_eq!((header("Dead-Letter-Sequence"), header("Dead-Letter-Subject")), ("101", "readings.bad"));
+    assert_eq!(header("Dead-Letter-Reason"), "unreadable_headers");
+    assert_eq!(STANDARD.decode(header("Dead-Letter-Headers-Base64")).expect("base64"), HEADERS);
+    assert_eq!(letters[0].payload.as_ref(), PAYLOAD);
+    let mut sql = world.sql().await;
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(DISTINCT id) FROM {table}")).await, 299);
+    sink.ready(MINUTE).await;
     sql.execute(&format!("DROP TABLE {table}")).await;
 }

@@ -159,6 +159,30 @@ impl World {
         count
     }
 
+    /// Publishes a message as it stands, byte for byte, which no client would; and waits until it is at `sequence`.
+    pub async fn publish_raw(
+        &self,
+        subject: &str,
+        headers: &[u8],
+        payload: &[u8],
+        stream: &str,
+        sequence: u64,
+    ) {
+        use tokio::io::AsyncWriteExt as _;
+        let address = self.stack.nats_url().replace("nats://", "");
+        let mut tcp = TcpStream::connect(address).await.expect("the NATS server listens");
+        let total = headers.len() + payload.len();
+        let mut message = b"CONNECT {\"verbose\":false,\"headers\":true}\r\n".to_vec();
+        message.extend(format!("HPUB {subject} {} {total}\r\n", headers.len()).into_bytes());
+        message.extend([headers, payload, b"\r\n"].concat());
+        tcp.write_all(&message).await.expect("it reads");
+        eventually("the raw message is in the stream", Duration::from_secs(10), async || {
+            let mut stream = self.jetstream.get_stream(stream).await.ok()?;
+            (stream.info().await.ok()?.state.last_sequence == sequence).then_some(())
+        })
+        .await;
+    }
+
     /// A configuration for one pipeline. `pipeline` holds the fields that the test is about.
     pub fn config(&self, name: &str, top: &str, pipeline: &str) -> Sink {
         let http = local_stack::free_port().expect("a free port");

@@ -1,0 +1,194 @@
+//! Events whose headers the NATS client cannot read: text that is not UTF-8, a name that is none, a line without a
+//! colon. The server takes them; the client takes each for a broken connection, drops what it had read, and connects
+//! again, so that such an event, delivered again and again, stops everything behind it.
+//!
+//! They are found where they must be: right behind the consumer's ack floor, after a reconnect. The stream itself is asked
+//! for what is there, in an answer without headers; what cannot be read is dead-lettered and acknowledged.
+
+use std::sync::Arc;
+
+use async_nats::header::HeaderName;
+use async_nats::jetstream::consumer::Info;
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, Subject};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::delivery::{Claim, Event, Ledger};
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::metrics;
+use crate::nats::dead_letter::{DeadLetters, Reason};
+use crate::nats::settle::Settler;
+use crate::status::PipelineStatus;
+
+/// How many positions behind the ack floor are looked at. What stands before a bad event is settled soon, and then the
+/// floor is right before it.
+const LOOK_AHEAD: u64 = 64;
+
+const KIND: &str = "unreadable_headers";
+const DETAIL: &str = "the headers are not UTF-8 lines of a name, a colon and a value";
+
+/// Finds and sets aside what cannot be received.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// The connection.
+    pub client: Client,
+    /// The pipeline's name, for logs and metrics.
+    pub pipeline: Arc<str>,
+    /// Where such events go.
+    pub dead_letters: DeadLetters,
+    /// Acknowledges them.
+    pub settler: Settler,
+    /// What is held.
+    pub ledger: Arc<Ledger>,
+    /// Counts them.
+    pub status: PipelineStatus,
+}
+
+/// A stored message, as the stream itself tells it.
+#[derive(Debug, Deserialize)]
+struct Stored {
+    subject: String,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    #[serde(with = "time::serde::rfc3339")]
+    time: time::OffsetDateTime,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    message: Stored,
+}
+
+impl Unreadable {
+    /// Looks behind the ack floor, and sets aside what cannot be read there.
+    ///
+    /// # Errors
+    ///
+    /// The stream cannot be asked, or the dead-letter stream does not confirm: it is to be tried again.
+    pub async fn set_aside(&self, info: &Info) -> Result<()> {
+        let jetstream = jetstream::new(self.client.clone());
+        let first = info.ack_floor.stream_sequence + 1;
+        let last = info.delivered.stream_sequence.min(info.ack_floor.stream_sequence + LOOK_AHEAD);
+        for sequence in first..=last {
+            if self.ledger.holds(sequence) {
+                continue;
+            }
+            let Some(stored) = stored(&jetstream, &info.stream_name, sequence).await? else { continue };
+            let headers = decode(&stored.hdrs)?;
+            if !is_readable(&headers) {
+                self.dead_letter(info, sequence, &stored, &headers).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn dead_letter(&self, info: &Info, sequence: u64, stored: &Stored, headers: &[u8]) -> Result<()> {
+        let published_at = i64::try_from(stored.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+        let event = Event {
+            subject: Subject::from(stored.subject.as_str()),
+            payload: Bytes::from(decode(&stored.data)?),
+            headers: None,
+            stream_sequence: sequence,
+            // Nobody has received it, so nobody knows.
+            deliveries: 0,
+            published_at,
+            received_at: published_at,
+        };
+        let reason = Reason { kind: KIND, detail: DETAIL.to_owned() };
+        let durable = self.dead_letters.publish_unreadable(&event, &reason, headers).await?;
+        // Not before: a claim that is dropped asks for the event, which would break the connection again.
+        let Some(claim) = self.claim(info, sequence, published_at) else { return Ok(()) };
+        metrics::dead_lettered(&self.pipeline, KIND);
+        self.status.dead_lettered(1);
+        tracing::warn!(pipeline = %self.pipeline, sequence, "an event whose headers cannot be read is dead-lettered");
+        self.settler.acknowledge(vec![claim], &durable).await
+    }
+
+    /// A claim as a delivery of it would have made. The server reads nothing of the subject but the sequence.
+    fn claim(&self, info: &Info, sequence: u64, published_at: i64) -> Option<Claim> {
+        let (stream, consumer) = (&info.stream_name, &info.name);
+        let reply = format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.1.{published_at}.0");
+        self.ledger.claim(sequence, Subject::from(reply))
+    }
+}
+
+/// What is stored at `sequence`; `None` where nothing is.
+async fn stored(jetstream: &Context, stream: &str, sequence: u64) -> Result<Option<Stored>> {
+    let failed = |what: String| {
+        Error::new(
+            Phase::Pull,
+            ErrorKind::NatsUnavailable,
+            format!("reading position {sequence} of the stream: {what}"),
+        )
+    };
+    let request = json!({ "seq": sequence });
+    let subject = format!("STREAM.MSG.GET.{stream}");
+    match jetstream.request(subject, &request).await.map_err(|error| failed(error.to_string()))? {
+        jetstream::response::Response::Ok(Answer { message }) => Ok(Some(message)),
+        jetstream::response::Response::Err { error }
+            if error.error_code() == jetstream::ErrorCode::NO_MESSAGE_FOUND =>
+        {
+            Ok(None)
+        }
+        jetstream::response::Response::Err { error } => Err(failed(error.to_string())),
+    }
+}
+
+fn decode(base64: &str) -> Result<Vec<u8>> {
+    STANDARD.decode(base64).map_err(|_| {
+        Error::new(Phase::Pull, ErrorKind::NatsUnavailable, "the stream answers with what is no base64")
+    })
+}
+
+/// Whether the client can read these headers: `NATS/1.0`, then lines of a name, a colon and a value. Source: NATS ADR-4,
+/// and what async-nats takes.
+fn is_readable(headers: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(headers) else { return false };
+    let mut lines = text.lines();
+    let Some(version) = lines.next() else { return true };
+    let is_line = |line: &str| {
+        // Empty, or what belongs to the line before.
+        line.is_empty()
+            || line.starts_with(char::is_whitespace)
+            || line
+                .split_once(':')
+                .is_some_and(|(name, value)| name.parse::<HeaderName>().is_ok() && !value.contains('\r'))
+    };
+    version.starts_with("NATS/1.0") && lines.all(is_line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_reads_is_readable() {
+        for headers in [
+            "",
+            "NATS/1.0\r\n\r\n",
+            "NATS/1.0\r\nA: b\r\nA:\r\nB: c: d\r\n\r\n",
+            "NATS/1.0\r\nA: b\r\n c\r\n\r\n",
+        ] {
+            assert!(is_readable(headers.as_bytes()), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_client_is_not() {
+        for headers in [
+            &b"NATS/1.0\r\nWho: \xe9t\xe9\r\n\r\n"[..],
+            b"NATS/1.0\r\nno colon\r\n\r\n",
+            b"NATS/1.0\r\nbl ank: x\r\n\r\n",
+            b"NATS/1.0\r\nA: x\ry\r\n\r\n",
+            b"NATS/2.0\r\nA: x\r\n\r\n",
+        ] {
+            assert!(!is_readable(headers), "{headers:?}");
+        }
+    }
+}
