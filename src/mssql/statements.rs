@@ -39,11 +39,16 @@ pub(super) fn columns(table: &TableName) -> String {
     )
 }
 
-/// The table's indexes; a heap is listed as one of type 0.
+/// The table's indexes; a heap is listed as one of type 0, without a name.
 pub(super) fn indexes(table: &TableName) -> String {
     format!(
-        "SELECT CAST(i.type AS int) AS type, CAST(i.is_unique AS int) AS is_unique FROM sys.indexes AS i \
-         WHERE i.object_id = OBJECT_ID({})",
+        "SELECT i.name AS name, CAST(i.type AS int) AS type, CAST(i.is_unique AS int) AS is_unique, \
+         CAST(i.is_disabled AS int) AS is_disabled, \
+         CAST(CASE WHEN EXISTS (SELECT 1 FROM sys.index_columns AS k \
+         JOIN sys.columns AS c ON c.object_id = k.object_id AND c.column_id = k.column_id \
+         WHERE k.object_id = i.object_id AND k.index_id = i.index_id AND k.key_ordinal > 0 \
+         AND c.is_identity = 1) THEN 1 ELSE 0 END AS int) AS has_identity_key \
+         FROM sys.indexes AS i WHERE i.object_id = OBJECT_ID({})",
         literal(&table.quoted())
     )
 }

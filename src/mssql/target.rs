@@ -65,11 +65,26 @@ struct ServerColumn {
     has_default: bool,
 }
 
+/// An index as the server describes it.
+#[derive(Debug, Clone)]
+struct ServerIndex {
+    /// None of a heap.
+    name: Option<String>,
+    /// `sys.indexes.type`.
+    kind: i32,
+    unique: bool,
+    /// It is still listed, but neither kept nor checked.
+    disabled: bool,
+    /// An identity column is in its key.
+    identity_key: bool,
+}
+
 /// Reads the table's shape, creating the table first where `create` allows it and there is none.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::TableShape`] where the table is missing, or rows of the schema do not fit it.
+/// [`ErrorKind::TableShape`] where the table is missing, rows of the schema do not fit it, or one that is written again
+/// would be refused.
 pub async fn prepare(
     session: &mut Session,
     table: &TableName,
@@ -98,11 +113,17 @@ pub async fn prepare(
         return Err(shape(format!("the table {table} does not fit the schema: {}", problems.join("; "))));
     }
 
+    let rows = query(session, &statements::indexes(table)).await.map_err(failed)?;
+    let indexes: Vec<ServerIndex> = rows.iter().map(server_index).collect::<Result<_>>()?;
+    if let Some(problem) = refusal_of_append(table, &indexes) {
+        return Err(shape(problem));
+    }
+
     let names: Vec<String> = schema.columns().iter().map(|column| column.name.quoted()).collect();
     let name_texts: Vec<&str> = names.iter().map(String::as_str).collect();
     let quoted = table.quoted();
     let metadata = session.column_metadata(&quoted, &name_texts).await.map_err(failed)?;
-    let (options, mut decisions) = decide(session, table).await?;
+    let (options, mut decisions) = decide(&indexes);
     let mut columns = Vec::with_capacity(names.len());
     for (column, metadata) in schema.columns().iter().zip(&metadata) {
         let type_info = metadata.base().ty();
@@ -161,8 +182,26 @@ async fn object_id(session: &mut Session, table: &TableName) -> Result<Option<i3
     }
 }
 
+/// Why rows must not be appended to a table with these indexes, if so.
+///
+/// An event that is delivered again is written again. A unique index would refuse it, and a good row would stop the
+/// pipeline, or look like a bad one. Where the key has an identity column no two rows are alike to the index.
+fn refusal_of_append(table: &TableName, indexes: &[ServerIndex]) -> Option<String> {
+    let refusing = indexes.iter().filter(|index| index.unique && !index.disabled && !index.identity_key);
+    let names: Vec<_> =
+        refusing.map(|index| format!("{:?}", index.name.as_deref().unwrap_or_default())).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "the table {table} cannot be appended to while it has the unique index {}: an event that is delivered \
+             again would be refused as a duplicate, and stop the pipeline; drop the index, or the primary key or \
+             unique constraint that it belongs to (writing by key, which needs one, is not in this version yet)",
+            names.join(" and ")
+        )
+    })
+}
+
 /// Decides how to load from what indexes there are.
-async fn decide(session: &mut Session, table: &TableName) -> Result<(SqlBulkCopyOptions, Vec<String>)> {
+fn decide(indexes: &[ServerIndex]) -> (SqlBulkCopyOptions, Vec<String>) {
     let mut options =
         SqlBulkCopyOption::KeepNulls | SqlBulkCopyOption::CheckConstraints | SqlBulkCopyOption::FireTriggers;
     let mut decisions = vec![
@@ -170,18 +209,13 @@ async fn decide(session: &mut Session, table: &TableName) -> Result<(SqlBulkCopy
         "CHECK_CONSTRAINTS and FIRE_TRIGGERS: a row is checked and noticed as one of an INSERT would be"
             .to_owned(),
     ];
-    let rows = query(session, &statements::indexes(table)).await.map_err(|e| Error::sql(Phase::Target, e))?;
-    let mut kinds = Vec::new();
-    for row in &rows {
-        kinds.push(integer(row, "type")?);
-    }
-    if kinds.iter().all(|kind| *kind == INDEX_TYPE_HEAP) {
+    if indexes.iter().all(|index| index.kind == INDEX_TYPE_HEAP) {
         options |= SqlBulkCopyOption::TableLock;
         decisions.push("TABLOCK: a heap without indexes takes several loads at once under it".to_owned());
     } else {
         decisions.push("no TABLOCK: on a table with indexes it would let in one load at a time".to_owned());
     }
-    Ok((options, decisions))
+    (options, decisions)
 }
 
 /// `sys.indexes.type` of a table that has no clustered index.
@@ -214,6 +248,17 @@ fn server_column(row: &Row) -> Result<ServerColumn> {
         nullable: integer(row, "is_nullable")? != 0,
         generated: integer(row, "is_identity")? != 0 || integer(row, "is_computed")? != 0,
         has_default: integer(row, "has_default")? != 0,
+    })
+}
+
+fn server_index(row: &Row) -> Result<ServerIndex> {
+    let name = row.try_get::<&str, _>("name").map_err(|error| Error::sql(Phase::Target, error))?;
+    Ok(ServerIndex {
+        name: name.map(str::to_owned),
+        kind: integer(row, "type")?,
+        unique: integer(row, "is_unique")? != 0,
+        disabled: integer(row, "is_disabled")? != 0,
+        identity_key: integer(row, "has_identity_key")? != 0,
     })
 }
 
@@ -377,5 +422,40 @@ mod tests {
         assert!(misfits(schema.columns(), &[device.clone(), with_default]).is_empty());
         let identity = ServerColumn { generated: true, ..other };
         assert!(misfits(schema.columns(), &[device, identity]).is_empty());
+    }
+
+    fn unique_index() -> ServerIndex {
+        ServerIndex {
+            name: Some("one_name".to_owned()),
+            kind: 2,
+            unique: true,
+            disabled: false,
+            identity_key: false,
+        }
+    }
+
+    #[test]
+    fn a_unique_index_that_a_second_delivery_would_break_refuses_append() {
+        let heap = ServerIndex { name: None, kind: INDEX_TYPE_HEAP, unique: false, ..unique_index() };
+        let table: TableName = "dbo.t".parse().expect("a name");
+        for (index, refused) in [
+            (unique_index(), true),
+            (ServerIndex { kind: 1, ..unique_index() }, true),
+            (ServerIndex { unique: false, ..unique_index() }, false),
+            (ServerIndex { disabled: true, ..unique_index() }, false),
+            (ServerIndex { identity_key: true, ..unique_index() }, false),
+        ] {
+            let problem = refusal_of_append(&table, &[heap.clone(), index.clone()]);
+            assert_eq!(problem.is_some(), refused, "{index:?}");
+            assert!(problem.is_none_or(|text| text.contains("\"one_name\"")), "{index:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_lock_is_for_heaps_without_indexes() {
+        let heap = ServerIndex { name: None, kind: INDEX_TYPE_HEAP, unique: false, ..unique_index() };
+        let is_locked = |indexes: &[ServerIndex]| decide(indexes).1.iter().any(|d| d.starts_with("TABLOCK"));
+        assert!(is_locked(std::slice::from_ref(&heap)));
+        assert!(!is_locked(&[heap, unique_index()]));
     }
 }
