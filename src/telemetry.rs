@@ -147,20 +147,23 @@ const MAX_SHOWN_CHARACTERS: usize = 400;
 
 /// What a server's error text may show in a log, a status page or a metric.
 ///
-/// SQL Server puts values between quotes ("converting the varchar value '…'") and between parentheses ("the
-/// duplicate key value is (…)"), and does not escape those that a value contains. So everything is masked from
-/// the first quote or parenthesis to the last one, not only what stands between pairs; and of what follows only
-/// a plain ending such as "to data type int." stays.
+/// SQL Server puts values between quotes ("converting the varchar value '…'"), between parentheses ("the duplicate key
+/// value is (…)"), or behind nothing but an equals sign ("for data type tinyint, value = 300."), and does not escape
+/// what a value contains. So everything is masked from the word with the first quote, parenthesis, equals sign or
+/// digit to the last of them, not only what stands between pairs; and of what follows only an ending that is known,
+/// such as "to data type int.", stays.
 ///
-/// With `keep_names`, which is for numbers whose text names objects and never values (208, 229), quotes are
-/// kept and parentheses are masked.
+/// With `keep_names`, which is for numbers whose text names objects and never values (208, 229), only parentheses
+/// are masked.
 pub fn redact(server_text: &str, keep_names: bool) -> String {
-    let is_mark = |c: char| is_parenthesis(c) || (!keep_names && is_quote(c));
+    let is_mark = |c: char| is_parenthesis(c) || (!keep_names && (is_quote(c) || c == '=' || c.is_numeric()));
     let masked = match (server_text.find(is_mark), server_text.rfind(is_mark)) {
         (Some(first), Some(last)) => {
+            // What stands before a mark in the same word belongs to the value: a sign, a currency, a letter.
+            let before = server_text[..first].trim_end_matches(|c: char| !c.is_whitespace());
             let after: String = server_text[last..].chars().skip(1).collect();
             let ending = if is_plain_ending(&after) { after.as_str() } else { "" };
-            format!("{}[masked]{ending}", &server_text[..first])
+            format!("{before}[masked]{ending}")
         }
         _ => server_text.to_owned(),
     };
@@ -195,11 +198,16 @@ fn is_parenthesis(c: char) -> bool {
     matches!(c, '(' | ')' | '（' | '）')
 }
 
-/// A few words in small letters up to a full stop. A text that was cut off in the middle of a value has none.
+/// The end of a sentence that holds nothing of a value: a full stop, or a data type in front of it. Any other words
+/// could be the rest of a value that the server cut off.
 fn is_plain_ending(text: &str) -> bool {
-    text.ends_with('.')
-        && text.len() <= 60
-        && text.trim_end_matches('.').chars().all(|c| c.is_ascii_lowercase() || c == ' ')
+    const TYPES: &str = "bigint binary bit char date datetime datetimeoffset decimal float int money nchar numeric \
+         nvarchar real smalldatetime smallint smallmoney time tinyint uniqueidentifier varbinary varchar";
+    let Some(sentence) = text.strip_suffix('.') else { return false };
+    match sentence.strip_prefix(" to data type ") {
+        Some(name) => TYPES.split(' ').any(|known| known == name),
+        None => sentence.is_empty(),
+    }
 }
 
 #[cfg(test)]
@@ -223,6 +231,29 @@ mod tests {
                 "Conversion failed when converting the varchar value 'canary' to data type int.",
                 "Conversion failed when converting the varchar value [masked] to data type int.",
             ),
+            (
+                "Arithmetic overflow error for data type tinyint, value = 300.",
+                "Arithmetic overflow error for data type tinyint, value [masked].",
+            ),
+            (
+                "Arithmetic overflow error for type int, value = -2147483649.500000.",
+                "Arithmetic overflow error for type int, value [masked].",
+            ),
+            (
+                "Arithmetic overflow error for type int, value = canary.",
+                "Arithmetic overflow error for type int, value [masked]",
+            ),
+            ("The value -300.25 is out of range.", "The value [masked]"),
+            ("The amount $300 is too large", "The amount [masked]"),
+            ("Conversion of 0xCAFE to data type int.", "Conversion of [masked]"),
+            (
+                "Error converting data type nvarchar to datetime2.",
+                "Error converting data type nvarchar to [masked].",
+            ),
+            (
+                "Error converting data type nvarchar to numeric.",
+                "Error converting data type nvarchar to numeric.",
+            ),
             ("Login timeout expired.", "Login timeout expired."),
             ("", ""),
         ] {
@@ -242,6 +273,10 @@ mod tests {
             "canary\n(2 rows affected) canary",
             "”canary“",
             "canary. canary.",
+            "12 canary.",
+            "canary = canary",
+            "4711canary.",
+            "' to data type canary.",
         ] {
             for text in [
                 format!("The duplicate key value is ({value})."),
@@ -259,12 +294,31 @@ mod tests {
     }
 
     #[test]
+    fn no_number_gets_past_the_mask_however_it_is_written() {
+        for value in
+            ["300", "-300", "+300", "3.00", "-0.3", ".3", "3,00", "3e2", "3E-2", "$3", "(3)", "٣", "³"]
+        {
+            for text in [
+                format!("Arithmetic overflow error for data type tinyint, value = {value}."),
+                format!("Arithmetic overflow error for data type tinyint, value={value}"),
+                format!("The value {value} is out of range."),
+                value.to_owned(),
+            ] {
+                let shown = redact(&text, false);
+                assert!(!shown.contains(['3', '٣', '³', '-', '+', '$', '0', '=']), "{text:?} -> {shown:?}");
+                assert!(shown.contains("[masked]"), "{text:?} -> {shown:?}");
+            }
+        }
+    }
+
+    #[test]
     fn names_of_objects_can_be_kept() {
         assert_eq!(redact("Invalid object name 'dbo.t'.", true), "Invalid object name 'dbo.t'.");
         assert_eq!(
             redact("Invalid object name 'dbo.t' (canary).", true),
             "Invalid object name 'dbo.t' [masked]."
         );
+        assert_eq!(redact("Invalid object name 'dbo.t2'.", true), "Invalid object name 'dbo.t2'.");
     }
 
     #[test]
