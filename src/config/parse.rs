@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Problem, quote};
-use super::secret::{LITERAL_REFUSED, SECRET_FIELDS, is_variable_name};
+use super::problem::{NOT_SHOWN, Problem, quote};
+use super::secret::{LITERAL_REFUSED, SECRET_FIELDS, is_variable_name, may_hold_secret};
 
 /// Where the environment is looked up.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -23,7 +23,7 @@ pub(super) fn parse<T: DeserializeOwned>(
     environment: Environment<'_>,
 ) -> Result<(T, Positions), Vec<Problem>> {
     let mut document = DeTable::parse(text).map_err(|error| {
-        let mut problem = Problem::new("", format!("not TOML: {}", error.message()));
+        let mut problem = Problem::new("", format!("not TOML: {}", shown(error.message())));
         problem.position = error.span().map(|span| position(text, span.start));
         vec![problem]
     })?;
@@ -143,6 +143,11 @@ fn is_secret(path: &str) -> bool {
         || path.split(['.', '[']).any(|segment| SECRET_FIELDS.contains(&segment))
 }
 
+/// What a library says about a text, which it may quote.
+fn shown(message: &str) -> &str {
+    if may_hold_secret(message) { NOT_SHOWN } else { message }
+}
+
 /// Says what serde said, with the field, the value as it is written and the place.
 fn explain(error: &serde_path_to_error::Error<toml::de::Error>, text: &str) -> Problem {
     let (path, inner) = (error.path().to_string(), error.inner());
@@ -157,7 +162,7 @@ fn explain(error: &serde_path_to_error::Error<toml::de::Error>, text: &str) -> P
         && written.len() <= 80
         && !written.contains('\n')
     {
-        problem.value = Some(written.to_owned());
+        problem = problem.with_value(written);
     }
     problem.position = span.map(|span| position(text, span.start));
     problem
@@ -190,7 +195,7 @@ fn explain_message(path: &str, message: &str) -> Problem {
     let is_type_or_value = message.starts_with("invalid type: ") || message.starts_with("invalid value: ");
     match message.rsplit_once(", expected ") {
         Some((_, expected)) if is_type_or_value => Problem::new(path, format!("must be {}", plain(expected))),
-        _ => Problem::new(path, message),
+        _ => Problem::new(path, shown(message)),
     }
 }
 

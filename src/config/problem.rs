@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::secret::may_hold_secret;
 use super::units;
 
 /// One thing that is wrong with one field.
@@ -12,7 +13,7 @@ use super::units;
 pub struct Problem {
     /// The dotted path of the field, such as `pipeline[0].batch.max_rows`. Empty for the file as a whole.
     pub field: String,
-    /// The value as it is written. Never that of a secret.
+    /// The value as it is written. Never that of a secret, nor what may hold one.
     pub value: Option<String>,
     /// The constraint that the value breaks.
     pub message: String,
@@ -23,14 +24,17 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of a field, without a value.
+    /// A problem of a field, without a value. A field that there is not may be a secret in a wrong place.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), value: None, message: message.into(), hint: None, position: None }
+        let field = field.into();
+        let field = if may_hold_secret(&field) { NOT_SHOWN.to_owned() } else { field };
+        Self { field, value: None, message: message.into(), hint: None, position: None }
     }
 
-    /// Adds the value as it is written.
+    /// Adds the value as it is written, unless it looks as if it held a secret.
     pub fn with_value(mut self, value: impl fmt::Display) -> Self {
-        self.value = Some(value.to_string());
+        let value = value.to_string();
+        self.value = Some(if may_hold_secret(&value) { NOT_SHOWN.to_owned() } else { value });
         self
     }
 
@@ -180,7 +184,10 @@ impl<'a> Checks<'a> {
     }
 }
 
+/// Stands for what is not shown because somebody may have put a secret into it.
+pub(super) const NOT_SHOWN: &str = "[not shown: it may hold a secret]";
+
 /// A string as TOML writes it, for showing a value.
 pub(super) fn quote(value: &str) -> String {
-    format!("{value:?}")
+    if may_hold_secret(value) { NOT_SHOWN.to_owned() } else { format!("{value:?}") }
 }

@@ -10,7 +10,18 @@ use super::problem::{Checks, Problem};
 /// The fields that hold a reference to a secret. Their values are not shown, not even when they are refused.
 pub(super) const SECRET_FIELDS: [&str; 2] = ["password", "token"];
 
-/// Where a secret is to be read from, each time that it is needed.
+/// What comes before a secret in connection strings, without blanks and in small letters.
+const SECRET_MARKS: [&str; 8] =
+    ["password=", "passwd=", "pass=", "pwd=", "token=", "secret=", "key=", "sharedaccess"];
+
+/// Whether somebody may have put a secret into `text`, wherever it stands: a URL with a user (`nats://user:…@host`), or
+/// a connection string (`Server=…;Password=…`).
+pub(super) fn may_hold_secret(text: &str) -> bool {
+    let plain: String = text.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_lowercase();
+    plain.contains('@') || SECRET_MARKS.iter().any(|mark| plain.contains(mark))
+}
+
+/// Where a secret is to be read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// The content of a file.
@@ -83,5 +94,29 @@ pub(super) fn check_source(
 ) {
     if file.is_some() && environment.is_some() {
         checks.refuse(Problem::new(name, format!("and `{name}_file` exclude each other")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_hold_a_secret_is_noticed() {
+        for text in [
+            "nats://sink:canary@nats:4222",
+            "canary@nats",
+            "Server=tcp:x,1433;User=u;Password=canary",
+            "Server=x;PWD = canary",
+            "Endpoint=sb://x/;SharedAccessKeyName=n",
+            "https://x/?sv=1&Token=canary",
+            "ClientSecret=canary",
+            "AccountKey=canary",
+        ] {
+            assert!(may_hold_secret(text), "{text}");
+        }
+        for text in ["", "nats://127.0.0.1:4222", "tcp:x,1433", "dbo.password", "token", "events.secret.>"] {
+            assert!(!may_hold_secret(text), "{text}");
+        }
     }
 }

@@ -427,10 +427,40 @@ fn no_secret_is_shown_whatever_is_wrong() {
         changed("nats://127.0.0.1:4222", "nats://u:canary@h:4222"),
         changed("nats://127.0.0.1:4222", "ws://canary@h"),
         changed("nats://127.0.0.1:4222", "nats://u:${NATS_PASSWORD}@h:4222"),
+        changed("[\"nats://127.0.0.1:4222\"]", "\"nats://u:canary@h:4222\""),
+        changed("[\"nats://127.0.0.1:4222\"]", "\"nats://u:canary@h${UNSET}\""),
+        changed("[\"nats://127.0.0.1:4222\"]", "{ url = \"nats://u:canary@h\" }"),
+        changed("nats://127.0.0.1:4222", "nats://u:canary@h${UNSET}"),
+        changed("nats://127.0.0.1:4222", "nats://u:canary\\u0040h${UNSET}"),
+        changed("servers = [", "\"nats://u:canary@h\" = ["),
+        changed("servers = [\"nats://127.0.0.1:4222\"]", "nats://u:canary@h"),
+        changed("\"127.0.0.1,1433\"", "\"Server=tcp:x,1433;User=u;Password=canary\""),
+        changed("\"127.0.0.1,1433\"", "\"Server=tcp:x;User=u; pwd = canary\""),
+        changed("\"127.0.0.1,1433\"", "\"x;Password=canary${UNSET}\""),
+        changed("\"sinkdb\"", &format!("\"Password=canary{}\"", "x".repeat(128))),
+        changed("\"dbo.telemetry\"", "\"a.b.canary@c\""),
+        changed("[\"events.>\"]", "[\"a.*\", \"a.token=canary\"]"),
+        changed("[\"events.>\"]", "[\"a.secret=canary\", \"a.*\"]"),
+        changed("\"256MiB\"", "\"1 password=canary\""),
+        changed("\"25s\"", "\"1s password=canary\""),
+        changed("\"127.0.0.1:9464\"", "\"u:canary@h:1\""),
+        changed("\"required\"", "\"required;Password=canary\""),
+        changed("filter = \"info\"", "filter = \"password=canary\""),
+        changed("name = \"telemetry\"", "name = \"canary@h\""),
     ] {
         let error = load(&text).expect_err(&text);
         assert!(!error.to_string().replace("{ canary", "").contains("canary"), "{error}");
     }
+}
+
+#[test]
+fn a_value_that_is_not_shown_is_still_told_of() {
+    let text = changed("[\"nats://127.0.0.1:4222\"]", "\"nats://u:canary@h:4222\"");
+    let part = "= [not shown: it may hold a secret]: must be an array";
+    assert_refused(&text, "nats.servers", part);
+    let text = changed("[\"events.>\"]", "[\"a.secret=canary\", \"a.*\"]");
+    let part = "must not overlap with [not shown: it may hold a secret]: JetStream refuses it";
+    assert_refused(&text, "pipeline[0].subjects[1]", part);
 }
 
 #[test]
