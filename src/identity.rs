@@ -1,6 +1,7 @@
-//! Secrets: read from where the configuration says, each time that they are needed, and never shown.
+//! Secrets: read from where the configuration says, and never shown.
 //!
-//! Nothing is kept between two connections, so a secret that was exchanged is found by the next one.
+//! For the database nothing is kept between two connections, so a secret that was exchanged is found by the next one.
+//! The client of NATS keeps what it first connected with, and connects again with that.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -117,7 +118,7 @@ pub fn sql_credential(auth: &SqlAuthConfig) -> Result<SqlCredential, IdentityErr
     Ok(SqlCredential::SqlLogin { user: user.clone(), password })
 }
 
-/// Options with which to connect to NATS: the credentials, read anew, and TLS.
+/// Options with which to connect to NATS: the credentials, read now, and TLS.
 ///
 /// # Errors
 ///

@@ -59,8 +59,8 @@ pub struct PipelineConfig {
     /// What to do when the stream's limits removed events unseen, for `exactly_once`. Default: none.
     #[serde(default)]
     pub on_gap: Option<OnGap>,
-    /// After so many deliveries an event is taken alone, and dead-lettered when it fails alone. At least 1.
-    /// Default 10.
+    /// Without effect in this version: after so many deliveries an event is to be taken alone, and dead-lettered when
+    /// it fails alone. At least 1. Default 10.
     #[serde(default = "default_max_deliveries")]
     pub max_deliveries: u64,
     /// When a batch is cut.
@@ -161,7 +161,7 @@ impl Default for BatchConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WritersConfig {
-    /// At least. Default 1.
+    /// At least. Without effect in this version. Default 1.
     pub min: usize,
     /// At most, and at most `sql.max_connections`. Default 4.
     pub max: usize,

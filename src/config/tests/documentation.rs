@@ -84,6 +84,32 @@ fn every_field_is_documented_and_in_the_example() {
     }
 }
 
+/// All text of the program's sources other than of the configuration and its tests.
+fn sources(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).expect("a folder of sources");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|path| !path.ends_with("src/config") && !path.ends_with("src/config.rs"))
+        .map(|path| match path.is_dir() {
+            true => sources(&path),
+            false => std::fs::read_to_string(&path).expect("a source"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_field_that_nothing_reads_is_said_to_have_no_effect() {
+    let page = include_str!("../../../docs/configuration.md");
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    for (field, read) in
+        [("pipeline.max_deliveries", ".max_deliveries"), ("pipeline.writers.min", "writers.min")]
+    {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{field}` |"))).expect("its row");
+        let is_without_effect = row.contains("without effect in this version");
+        assert_eq!(is_without_effect, !sources.contains(read), "{field}: {row}");
+    }
+}
+
 #[test]
 fn the_example_is_valid_and_so_is_every_line_of_it() {
     load(EXAMPLE).expect("the example is valid");
