@@ -31,6 +31,7 @@ pub(super) fn columns(table: &TableName) -> String {
          CAST(c.precision AS int) AS precision, CAST(c.scale AS int) AS scale, \
          CAST(c.is_nullable AS int) AS is_nullable, CAST(c.is_identity AS int) AS is_identity, \
          CAST(c.is_computed AS int) AS is_computed, \
+         CAST(c.generated_always_type AS int) AS generated_always_type, \
          CAST(CASE WHEN c.default_object_id = 0 THEN 0 ELSE 1 END AS int) AS has_default \
          FROM sys.columns AS c \
          JOIN sys.types AS t ON t.system_type_id = c.system_type_id AND t.user_type_id = c.system_type_id \

@@ -60,7 +60,7 @@ struct ServerColumn {
     precision: i32,
     scale: i32,
     nullable: bool,
-    /// Identity or computed: the server makes its value.
+    /// The server makes its value, and takes none: identity, computed, rowversion, or of a temporal table's period.
     generated: bool,
     has_default: bool,
 }
@@ -238,17 +238,28 @@ fn text(row: &Row, column: &str) -> Result<String> {
         .ok_or_else(|| shape(format!("the server's catalogue has no {column} for a column")))
 }
 
+/// What `sys.types` calls a `rowversion`.
+const TYPE_ROWVERSION: &str = "timestamp";
+
 fn server_column(row: &Row) -> Result<ServerColumn> {
+    let type_name = text(row, "type_name")?.to_ascii_lowercase();
+    let kinds = ["is_identity", "is_computed", "generated_always_type"];
+    let kinds: Vec<i32> = kinds.iter().map(|kind| integer(row, kind)).collect::<Result<_>>()?;
     Ok(ServerColumn {
         name: text(row, "name")?,
-        type_name: text(row, "type_name")?.to_ascii_lowercase(),
         max_length: integer(row, "max_length")?,
         precision: integer(row, "precision")?,
         scale: integer(row, "scale")?,
         nullable: integer(row, "is_nullable")? != 0,
-        generated: integer(row, "is_identity")? != 0 || integer(row, "is_computed")? != 0,
+        generated: is_generated(&type_name, &kinds),
+        type_name,
         has_default: integer(row, "has_default")? != 0,
     })
+}
+
+/// Whether the server fills a column of this type, with what the catalogue says of it: 0 where it is none of a kind.
+fn is_generated(type_name: &str, kinds: &[i32]) -> bool {
+    type_name == TYPE_ROWVERSION || kinds.iter().any(|kind| *kind != 0)
 }
 
 fn server_index(row: &Row) -> Result<ServerIndex> {
@@ -278,8 +289,9 @@ fn misfits(columns: &[Column], server_columns: &[ServerColumn]) -> Vec<String> {
             continue;
         };
         if server.generated {
-            problems
-                .push(format!("column {name:?} is an identity or computed column, which the server fills"));
+            problems.push(format!(
+                "column {name:?} is an identity, computed, rowversion or period column, which the server fills"
+            ));
         }
         if column.nullable && !server.nullable {
             problems.push(format!("column {name:?} may be null in the schema, but not in the table"));
@@ -422,6 +434,28 @@ mod tests {
         assert!(misfits(schema.columns(), &[device.clone(), with_default]).is_empty());
         let identity = ServerColumn { generated: true, ..other };
         assert!(misfits(schema.columns(), &[device, identity]).is_empty());
+    }
+
+    #[test]
+    fn what_the_server_fills_need_not_be_in_the_schema_and_must_not_be() {
+        let schema = schema(DEVICE);
+        let device = ServerColumn { max_length: 128, ..server("device", "nvarchar") };
+        // identity, computed, and the kind of period column, as the catalogue has them
+        for (type_name, kinds) in [
+            ("timestamp", [0, 0, 0]),
+            ("bigint", [1, 0, 0]),
+            ("bigint", [0, 1, 0]),
+            ("datetime2", [0, 0, 1]),
+            ("datetime2", [0, 0, 2]),
+        ] {
+            let generated = is_generated(type_name, &kinds);
+            let filled = ServerColumn { nullable: false, generated, ..server("filled", type_name) };
+            let problems = misfits(schema.columns(), &[device.clone(), filled]);
+            assert!(problems.is_empty(), "{type_name} {kinds:?}: {problems:?}");
+        }
+        assert!(!is_generated("datetime2", &[0, 0, 0]));
+        let filled = ServerColumn { generated: true, ..device };
+        assert!(misfits(schema.columns(), &[filled])[0].contains("which the server fills"));
     }
 
     fn unique_index() -> ServerIndex {

@@ -20,11 +20,11 @@ const OBJECT_COLUMNS: &str = "name sysname, object_id int, schema_id int, parent
 const COLUMNS: &str = "c.object_id, c.name, c.column_id, t.system_type_id, t.user_type_id, c.max_length, c.precision, c.scale, \
     c.collation_name, c.is_nullable::int::int2, 1::int2, (c.identity_seed IS NOT NULL)::int::int2, (c.computed IS NOT NULL)::int::int2, \
     coalesce((SELECT d.object_id FROM tsql.objects d WHERE d.parent_object_id = c.object_id AND d.type = 'D' AND d.column_id = c.column_id), 0), \
-    0::int2, 0::int2";
+    0::int2, 0::int2, 0::int2";
 
 const COLUMN_COLUMNS: &str = "object_id int, name sysname, column_id int, system_type_id tinyint, user_type_id int, max_length smallint, \
     precision tinyint, scale tinyint, collation_name sysname, is_nullable bit, is_ansi_padded bit, is_identity bit, is_computed bit, \
-    default_object_id int, is_sparse bit, is_hidden bit";
+    default_object_id int, is_sparse bit, generated_always_type tinyint, is_hidden bit";
 
 /// Fills in the two lists that several views share.
 pub(super) fn expand(text: &str) -> String {
