@@ -379,6 +379,9 @@ mod tests {
             pulled("p");
             pull_restarted("p", "stalled");
             received("p", [1, 2].into_iter());
+            repeated("p", 1);
+            consumer("p", 5, 2);
+            consumer_lost("p");
             held("p", 2);
             budget(1000, 500);
             batch_cut("p", 2, 100, "age");
