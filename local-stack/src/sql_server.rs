@@ -23,6 +23,7 @@ mod error;
 mod login;
 #[cfg(test)]
 mod noise;
+mod old_date_time;
 mod packet;
 mod read;
 mod session;
@@ -30,6 +31,7 @@ mod tls;
 mod token;
 mod type_info;
 mod types;
+mod xml;
 
 pub use tls::TlsMaterial;
 

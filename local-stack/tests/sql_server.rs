@@ -12,6 +12,10 @@ mod bulk;
 mod fixture;
 #[path = "sql_server/login.rs"]
 mod login;
+#[path = "sql_server/older_types.rs"]
+mod older_types;
+#[path = "sql_server/procedures.rs"]
+mod procedures;
 #[path = "sql_server/speed.rs"]
 mod speed;
 #[path = "sql_server/statements.rs"]

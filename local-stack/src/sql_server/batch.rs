@@ -22,7 +22,7 @@ mod transaction;
 pub(super) use ddl::{
     ColumnDefinition, ConstraintDefinition, ConstraintKind, Ddl, IndexDefinition, IndexKind, TableItem,
 };
-pub(super) use execute::Execute;
+pub(super) use execute::{Argument, Execute};
 pub(super) use insert_bulk::InsertBulk;
 pub(super) use set::SetOption;
 use tokens::is_bare_word;
@@ -76,8 +76,16 @@ pub(super) fn parse(text: &str) -> Result<Vec<Statement>, SqlError> {
     }
 }
 
-/// Reads a data type, as in the declaration of a parameter.
-pub(super) fn parse_declarations(text: &str) -> Result<Vec<(String, SqlType)>, SqlError> {
+/// A parameter of a statement.
+#[derive(Clone, Debug)]
+pub(super) struct Declaration {
+    pub(super) name: String,
+    pub(super) sql_type: SqlType,
+    pub(super) is_output: bool,
+}
+
+/// Reads the declarations of a statement's parameters.
+pub(super) fn parse_declarations(text: &str) -> Result<Vec<Declaration>, SqlError> {
     let dialect = MsSqlDialect {};
     let parser = Parser::new(&dialect).try_with_sql(text).map_err(syntax)?;
     let mut reader = Reader { parser, depth: 0 };
@@ -86,10 +94,8 @@ pub(super) fn parse_declarations(text: &str) -> Result<Vec<(String, SqlType)>, S
         let name = reader.variable()?;
         reader.accept("AS");
         let sql_type = reader.data_type()?;
-        if reader.accept("OUTPUT") || reader.accept("OUT") {
-            return Err(SqlError::unsupported("OUTPUT parameter of a statement"));
-        }
-        declarations.push((name, sql_type));
+        let is_output = reader.accept("OUTPUT") || reader.accept("OUT");
+        declarations.push(Declaration { name, sql_type, is_output });
         if !reader.at_end() {
             reader.expect(&Token::Comma)?;
         }

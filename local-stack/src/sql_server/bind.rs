@@ -133,6 +133,18 @@ pub(super) struct BoundQuery {
     pub(super) assigns: Vec<String>,
 }
 
+impl BoundQuery {
+    /// Whether a variable that it assigns is also read in it, so that the order of its rows matters.
+    pub(super) fn reads_what_it_assigns(&self, query: &sqlparser::ast::Query) -> bool {
+        if self.assigns.is_empty() {
+            return false;
+        }
+        let text = query.to_string().to_lowercase();
+        let words = |c: char| !(c.is_alphanumeric() || matches!(c, '@' | '_' | '#' | '$'));
+        self.assigns.iter().any(|name| text.split(words).filter(|word| word == name).count() > 1)
+    }
+}
+
 /// Locks that hints ask for, taken before the statement runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TableLock {

@@ -6,6 +6,7 @@ use super::read::{Cursor, Truncated};
 use super::type_info::{LengthPrefix, WireType};
 use super::types::{Collation, DAYS_TO_POSTGRES_EPOCH, Length, SqlType, TICKS_PER_DAY};
 
+mod older;
 mod text;
 
 pub(super) use text::to_windows_1252;
@@ -190,6 +191,10 @@ impl ColumnDecoder {
                 self.float(f64::from_le_bytes(bytes.try_into().map_err(|_| self.invalid())?), out)
             }
             SqlType::Decimal { scale, .. } => self.decimal(bytes, scale, out),
+            SqlType::Money | SqlType::SmallMoney => older::money(self, bytes, out),
+            SqlType::DateTime | SqlType::SmallDateTime => {
+                older::write_moment(self, older::date_time(self, bytes)?, 7, out)
+            }
             SqlType::Date => {
                 let days = self.days(bytes)?;
                 put_field(out, &(days - DAYS_TO_POSTGRES_EPOCH).to_be_bytes());
@@ -204,8 +209,7 @@ impl ColumnDecoder {
                 let (time, date) =
                     bytes.split_at_checked(bytes.len().wrapping_sub(3)).ok_or_else(|| self.invalid())?;
                 let ticks = i64::from(self.days(date)?) * TICKS_PER_DAY + self.ticks_of_day(time, scale)?;
-                put_field(out, &self.in_range(self.rounded(ticks, scale))?.to_be_bytes());
-                Ok(())
+                older::write_moment(self, ticks, scale, out)
             }
             SqlType::DateTimeOffset(scale) => self.offset(bytes, scale, out),
             SqlType::UniqueIdentifier => {
@@ -219,7 +223,7 @@ impl ColumnDecoder {
                 Ok(())
             }
             SqlType::Binary(_) | SqlType::VarBinary(_) => self.binary(bytes, out),
-            SqlType::NChar(..) | SqlType::NVarChar(..) => text::from_utf16(self, bytes, out),
+            SqlType::NChar(..) | SqlType::NVarChar(..) | SqlType::Xml => text::from_utf16(self, bytes, out),
             SqlType::Char(_, collation) | SqlType::VarChar(_, collation) => {
                 text::from_bytes(self, bytes, collation, out)
             }
@@ -302,6 +306,9 @@ impl ColumnDecoder {
         match self.column {
             SqlType::Decimal { precision, scale } => {
                 self.write_decimal(*sign == 0, u128::from_le_bytes(padded), sent_scale, precision, scale, out)
+            }
+            SqlType::Money | SqlType::SmallMoney => {
+                older::write_money(self, *sign == 0, u128::from_le_bytes(padded), sent_scale, out)
             }
             _ => Err(self.invalid()),
         }
@@ -457,10 +464,15 @@ fn is_convertible(sent: SqlType, column: SqlType) -> bool {
     match column {
         _ if sent.is_integer() => column.is_integer() || matches!(column, SqlType::Decimal { .. }),
         SqlType::Real | SqlType::Float => sent.is_approximate(),
-        SqlType::Decimal { .. } => matches!(sent, SqlType::Decimal { .. }),
+        SqlType::Decimal { .. } | SqlType::Money | SqlType::SmallMoney => {
+            matches!(sent, SqlType::Decimal { .. }) || sent.is_money()
+        }
         SqlType::Date => sent == SqlType::Date,
         SqlType::Time(_) => matches!(sent, SqlType::Time(_)),
-        SqlType::DateTime2(_) => matches!(sent, SqlType::DateTime2(_)),
+        SqlType::DateTime2(_) | SqlType::DateTime | SqlType::SmallDateTime => {
+            matches!(sent, SqlType::DateTime2(_)) || sent.is_old_date_time()
+        }
+        SqlType::Xml => sent == SqlType::Xml || sent.is_text(),
         SqlType::DateTimeOffset(_) => matches!(sent, SqlType::DateTimeOffset(_)),
         SqlType::UniqueIdentifier => sent == SqlType::UniqueIdentifier,
         SqlType::Binary(_) | SqlType::VarBinary(_) => sent.is_binary(),

@@ -4,6 +4,7 @@ use encoding_rs::WINDOWS_1252;
 
 use super::decimal::{decimal_text, read_numeric};
 use super::error::SqlError;
+use super::old_date_time;
 use super::types::{DAYS_TO_POSTGRES_EPOCH, Length, SqlType, TICKS_PER_DAY, decimal_length, time_length};
 
 fn malformed(sql_type: SqlType) -> SqlError {
@@ -29,14 +30,14 @@ pub(super) fn write_value(
     value: Option<&[u8]>,
 ) -> Result<(), SqlError> {
     let Some(bytes) = value else {
-        let is_fixed = sql_type.is_integer() || sql_type.is_approximate();
-        if !nullable && is_fixed {
+        if !nullable && sql_type.has_fixed_form() {
             return Err(SqlError::internal("a NULL where none was expected"));
         }
         match sql_type {
             SqlType::VarChar(Length::Max, _)
             | SqlType::NVarChar(Length::Max, _)
-            | SqlType::VarBinary(Length::Max) => out.extend_from_slice(&[0xFF; 8]),
+            | SqlType::VarBinary(Length::Max)
+            | SqlType::Xml => out.extend_from_slice(&[0xFF; 8]),
             _ if sql_type.is_text() || sql_type.is_binary() => out.extend_from_slice(&[0xFF; 2]),
             _ => out.push(0),
         }
@@ -65,6 +66,21 @@ pub(super) fn write_value(
             out.push(u8::from(!negative));
             out.extend_from_slice(&magnitude.to_le_bytes()[..usize::from(length - 1)]);
         }
+        SqlType::Money => {
+            // the four bytes of more weight come first
+            let units = money_units(sql_type, bytes)?.rotate_left(32);
+            put(out, &units.to_le_bytes());
+        }
+        SqlType::SmallMoney => {
+            let units = i32::try_from(money_units(sql_type, bytes)?).map_err(|_| malformed(sql_type))?;
+            put(out, &units.to_le_bytes());
+        }
+        SqlType::DateTime => {
+            put(out, &old_date_time::write(i64::from_be_bytes(fixed(sql_type, bytes)?)));
+        }
+        SqlType::SmallDateTime => {
+            put(out, &old_date_time::write_small(i64::from_be_bytes(fixed(sql_type, bytes)?)));
+        }
         SqlType::Date => {
             out.push(3);
             let days = i32::from_be_bytes(fixed(sql_type, bytes)?) + DAYS_TO_POSTGRES_EPOCH;
@@ -91,7 +107,7 @@ pub(super) fn write_value(
             out.extend_from_slice(&rest);
         }
         SqlType::Binary(_) | SqlType::VarBinary(_) => put_long(out, sql_type, bytes),
-        SqlType::NChar(..) | SqlType::NVarChar(..) => {
+        SqlType::NChar(..) | SqlType::NVarChar(..) | SqlType::Xml => {
             let text = std::str::from_utf8(bytes).map_err(|_| malformed(sql_type))?;
             let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
             put_long(out, sql_type, &units);
@@ -106,6 +122,13 @@ pub(super) fn write_value(
         }
     }
     Ok(())
+}
+
+/// Ten-thousandths.
+fn money_units(sql_type: SqlType, bytes: &[u8]) -> Result<i64, SqlError> {
+    let (negative, magnitude) = read_numeric(bytes, 4).ok_or_else(|| malformed(sql_type))?;
+    let units = i128::try_from(magnitude).map_err(|_| malformed(sql_type))?;
+    i64::try_from(if negative { -units } else { units }).map_err(|_| malformed(sql_type))
 }
 
 fn put_time(out: &mut Vec<u8>, ticks_of_day: i64, scale: u8) {
@@ -154,7 +177,11 @@ pub(super) fn literal(sql_type: SqlType, value: Option<&[u8]>) -> Result<String,
             format!("({})::int2", i16::from_be_bytes(fixed(sql_type, bytes)?))
         }
         SqlType::Int => format!("'{}'::int4", i32::from_be_bytes(fixed(sql_type, bytes)?)),
-        SqlType::BigInt | SqlType::Time(_) | SqlType::DateTime2(_) => {
+        SqlType::BigInt
+        | SqlType::Time(_)
+        | SqlType::DateTime2(_)
+        | SqlType::DateTime
+        | SqlType::SmallDateTime => {
             format!("'{}'::int8", i64::from_be_bytes(fixed(sql_type, bytes)?))
         }
         SqlType::Real => format!("'{:?}'::float4", f32::from_be_bytes(fixed(sql_type, bytes)?)),
@@ -162,6 +189,10 @@ pub(super) fn literal(sql_type: SqlType, value: Option<&[u8]>) -> Result<String,
         SqlType::Decimal { scale, .. } => {
             let (negative, magnitude) = read_numeric(bytes, scale).ok_or_else(|| malformed(sql_type))?;
             format!("'{}'::{postgres}", decimal_text(negative, magnitude, scale))
+        }
+        SqlType::Money | SqlType::SmallMoney => {
+            let (negative, magnitude) = read_numeric(bytes, 4).ok_or_else(|| malformed(sql_type))?;
+            format!("'{}'::{postgres}", decimal_text(negative, magnitude, 4))
         }
         SqlType::Date => format!("('2000-01-01'::date + ({}))", i32::from_be_bytes(fixed(sql_type, bytes)?)),
         SqlType::DateTimeOffset(_) => {
@@ -215,6 +246,25 @@ mod tests {
                 super::super::decimal::write_numeric(&mut field, bits.is_multiple_of(3), magnitude, scale);
                 field.split_off(4)
             }
+            SqlType::Money | SqlType::SmallMoney => {
+                let limit = if sql_type == SqlType::Money { 1 << 63 } else { 1 << 31 };
+                let mut field = Vec::new();
+                let magnitude = u128::from(bits) % limit;
+                super::super::decimal::write_numeric(&mut field, bits.is_multiple_of(3), magnitude, 4);
+                field.split_off(4)
+            }
+            SqlType::DateTime => {
+                let (days, parts) = (bits % 3_012_154, noise.next() % 25_920_000);
+                let day = i64::try_from(days).unwrap() + old_date_time::FIRST_DAY;
+                (day * TICKS_PER_DAY + old_date_time::ticks_of_parts(i64::try_from(parts).unwrap()))
+                    .to_be_bytes()
+                    .to_vec()
+            }
+            SqlType::SmallDateTime => {
+                let minutes = i64::try_from(bits % (65_536 * 1440)).unwrap();
+                (old_date_time::TICKS_TO_1900 + minutes * 600_000_000).to_be_bytes().to_vec()
+            }
+            SqlType::Xml => format!("<a b=\"{}\"/>", noise.byte()).into_bytes(),
             SqlType::Date => {
                 (i32::try_from(bits % 3_652_059).unwrap() - DAYS_TO_POSTGRES_EPOCH).to_be_bytes().to_vec()
             }
@@ -258,6 +308,11 @@ mod tests {
             SqlType::Real,
             SqlType::Float,
             SqlType::Date,
+            SqlType::Money,
+            SqlType::SmallMoney,
+            SqlType::DateTime,
+            SqlType::SmallDateTime,
+            SqlType::Xml,
             SqlType::UniqueIdentifier,
             SqlType::Binary(4),
             SqlType::VarBinary(Length::Limited(9)),

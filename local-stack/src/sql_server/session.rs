@@ -22,6 +22,7 @@ mod bulk;
 mod command;
 mod execute;
 mod handshake;
+mod procedure;
 mod rpc;
 mod structure;
 mod transaction;

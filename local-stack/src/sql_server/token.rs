@@ -1,5 +1,6 @@
 //! The tokens of a response (MS-TDS 2.2.7).
 
+use super::encode::write_value;
 use super::error::SqlError;
 use super::login::PRODUCT_VERSION;
 use super::type_info::write_type_info;
@@ -191,17 +192,24 @@ pub(super) fn write_return_status(out: &mut Vec<u8>, status: i32) {
     out.extend_from_slice(&status.to_le_bytes());
 }
 
-/// An output parameter of type `int`.
-pub(super) fn write_return_int(out: &mut Vec<u8>, ordinal: u16, name: &str, value: i32) {
-    out.push(TOKEN_RETURNVALUE);
-    out.extend_from_slice(&ordinal.to_le_bytes());
-    put_text_u8(out, name);
-    out.push(1);
-    out.extend_from_slice(&0u32.to_le_bytes());
-    out.extend_from_slice(&0u16.to_le_bytes());
-    write_type_info(out, SqlType::Int, true);
-    out.push(4);
-    out.extend_from_slice(&value.to_le_bytes());
+/// An output parameter. `value` is PostgreSQL's binary form.
+pub(super) fn write_return_value(
+    out: &mut Vec<u8>,
+    ordinal: u16,
+    name: &str,
+    sql_type: SqlType,
+    value: Option<&[u8]>,
+) -> Result<(), SqlError> {
+    let mut token = vec![TOKEN_RETURNVALUE];
+    token.extend_from_slice(&ordinal.to_le_bytes());
+    put_text_u8(&mut token, name);
+    token.push(1);
+    token.extend_from_slice(&0u32.to_le_bytes());
+    token.extend_from_slice(&0u16.to_le_bytes());
+    write_type_info(&mut token, sql_type, true);
+    write_value(&mut token, sql_type, true, value)?;
+    out.extend_from_slice(&token);
+    Ok(())
 }
 
 /// A column of a result.

@@ -12,6 +12,13 @@ pub(super) const INT4: u8 = 0x38;
 pub(super) const FLOAT4: u8 = 0x3B;
 pub(super) const FLOAT8: u8 = 0x3E;
 pub(super) const INT8: u8 = 0x7F;
+pub(super) const MONEY: u8 = 0x3C;
+pub(super) const MONEY4: u8 = 0x7A;
+pub(super) const MONEY_N: u8 = 0x6E;
+pub(super) const DATETIME: u8 = 0x3D;
+pub(super) const DATETIME4: u8 = 0x3A;
+pub(super) const DATETIME_N: u8 = 0x6F;
+pub(super) const XML: u8 = 0xF1;
 pub(super) const GUID: u8 = 0x24;
 pub(super) const INT_N: u8 = 0x26;
 pub(super) const BIT_N: u8 = 0x68;
@@ -46,6 +53,16 @@ pub(super) fn write_type_info(out: &mut Vec<u8>, sql_type: SqlType, nullable: bo
         SqlType::BigInt if nullable => out.extend_from_slice(&[INT_N, 8]),
         SqlType::Real if nullable => out.extend_from_slice(&[FLOAT_N, 4]),
         SqlType::Float if nullable => out.extend_from_slice(&[FLOAT_N, 8]),
+        SqlType::Money if nullable => out.extend_from_slice(&[MONEY_N, 8]),
+        SqlType::SmallMoney if nullable => out.extend_from_slice(&[MONEY_N, 4]),
+        SqlType::DateTime if nullable => out.extend_from_slice(&[DATETIME_N, 8]),
+        SqlType::SmallDateTime if nullable => out.extend_from_slice(&[DATETIME_N, 4]),
+        SqlType::Money => out.push(MONEY),
+        SqlType::SmallMoney => out.push(MONEY4),
+        SqlType::DateTime => out.push(DATETIME),
+        SqlType::SmallDateTime => out.push(DATETIME4),
+        // no collection of schemas
+        SqlType::Xml => out.extend_from_slice(&[XML, 0]),
         SqlType::Bit => out.push(BIT),
         SqlType::TinyInt => out.push(INT1),
         SqlType::SmallInt => out.push(INT2),
@@ -139,6 +156,26 @@ pub(super) fn read_type_info(cursor: &mut Cursor<'_>) -> Result<WireType, TypeIn
         INT8 => fixed(SqlType::BigInt, 8),
         FLOAT4 => fixed(SqlType::Real, 4),
         FLOAT8 => fixed(SqlType::Float, 8),
+        MONEY => fixed(SqlType::Money, 8),
+        MONEY4 => fixed(SqlType::SmallMoney, 4),
+        DATETIME => fixed(SqlType::DateTime, 8),
+        DATETIME4 => fixed(SqlType::SmallDateTime, 4),
+        MONEY_N => byte(match cursor.u8()? {
+            4 => SqlType::SmallMoney,
+            8 => SqlType::Money,
+            _ => return Err(refuse("a money of an unknown length")),
+        }),
+        DATETIME_N => byte(match cursor.u8()? {
+            4 => SqlType::SmallDateTime,
+            8 => SqlType::DateTime,
+            _ => return Err(refuse("a datetime of an unknown length")),
+        }),
+        XML => match cursor.u8()? {
+            0 => WireType { sql_type: Some(SqlType::Xml), prefix: LengthPrefix::Chunks },
+            _ => {
+                return Err(TypeInfoError::Refused(SqlError::unsupported("xml of a schema collection")));
+            }
+        },
         BIT_N => match cursor.u8()? {
             1 => byte(SqlType::Bit),
             _ => return Err(refuse("a bit of another length than 1")),
@@ -207,9 +244,6 @@ pub(super) fn read_type_info(cursor: &mut Cursor<'_>) -> Result<WireType, TypeIn
         }
         other => {
             let name = match other {
-                0x3A | 0x3D | 0x6F => "data type datetime",
-                0x3C | 0x7A | 0x6E => "data type money",
-                0xF1 => "data type xml",
                 0xF0 => "data type udt",
                 0xF3 => "table-valued parameter",
                 0x62 => "data type sql_variant",

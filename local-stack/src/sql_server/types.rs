@@ -86,10 +86,14 @@ pub(super) enum SqlType {
     Real,
     Float,
     Decimal { precision: u8, scale: u8 },
+    Money,
+    SmallMoney,
     Date,
     Time(u8),
     DateTime2(u8),
     DateTimeOffset(u8),
+    DateTime,
+    SmallDateTime,
     Char(u16, Collation),
     VarChar(Length, Collation),
     NChar(u16, Collation),
@@ -97,6 +101,7 @@ pub(super) enum SqlType {
     Binary(u16),
     VarBinary(Length),
     UniqueIdentifier,
+    Xml,
 }
 
 const MAX_CHARACTERS: u16 = 8000;
@@ -132,10 +137,14 @@ impl SqlType {
             Self::Real => "real",
             Self::Float => "float",
             Self::Decimal { .. } => "decimal",
+            Self::Money => "money",
+            Self::SmallMoney => "smallmoney",
             Self::Date => "date",
             Self::Time(_) => "time",
             Self::DateTime2(_) => "datetime2",
             Self::DateTimeOffset(_) => "datetimeoffset",
+            Self::DateTime => "datetime",
+            Self::SmallDateTime => "smalldatetime",
             Self::Char(..) => "char",
             Self::VarChar(..) => "varchar",
             Self::NChar(..) => "nchar",
@@ -143,6 +152,7 @@ impl SqlType {
             Self::Binary(_) => "binary",
             Self::VarBinary(_) => "varbinary",
             Self::UniqueIdentifier => "uniqueidentifier",
+            Self::Xml => "xml",
         }
     }
 
@@ -151,13 +161,19 @@ impl SqlType {
         match self {
             Self::Bit | Self::TinyInt | Self::SmallInt => "int2".into(),
             Self::Int => "int4".into(),
-            Self::BigInt | Self::Time(_) | Self::DateTime2(_) => "int8".into(),
+            Self::BigInt | Self::Time(_) | Self::DateTime2(_) | Self::DateTime | Self::SmallDateTime => {
+                "int8".into()
+            }
             Self::Real => "float4".into(),
             Self::Float => "float8".into(),
             Self::Decimal { precision, scale } => format!("numeric({precision},{scale})"),
+            Self::Money => "numeric(19,4)".into(),
+            Self::SmallMoney => "numeric(10,4)".into(),
             Self::Date => "date".into(),
             Self::DateTimeOffset(_) => "tsql.datetimeoffset".into(),
-            Self::Char(..) | Self::VarChar(..) | Self::NChar(..) | Self::NVarChar(..) => "text".into(),
+            Self::Char(..) | Self::VarChar(..) | Self::NChar(..) | Self::NVarChar(..) | Self::Xml => {
+                "text".into()
+            }
             Self::Binary(_) | Self::VarBinary(_) => "bytea".into(),
             Self::UniqueIdentifier => "uuid".into(),
         }
@@ -168,6 +184,7 @@ impl SqlType {
         match self {
             Self::DateTimeOffset(_) => format!("({sql}).utc"),
             Self::Binary(_) | Self::VarBinary(_) => format!("tsql.binary_key({sql})"),
+            Self::Xml => format!("tsql.xml_key({sql})"),
             _ => match self.collation() {
                 Some(collation) if collation.ignores_case() => format!("tsql.fold({sql})"),
                 Some(_) => format!("rtrim({sql})"),
@@ -187,7 +204,7 @@ impl SqlType {
     /// Whether a stored value is more than its key, so that a group of equal ones needs a representative.
     pub(super) fn has_key(self) -> bool {
         self.collation().is_some()
-            || matches!(self, Self::DateTimeOffset(_) | Self::Binary(_) | Self::VarBinary(_))
+            || matches!(self, Self::DateTimeOffset(_) | Self::Binary(_) | Self::VarBinary(_) | Self::Xml)
     }
 
     pub(super) fn is_text(self) -> bool {
@@ -210,8 +227,23 @@ impl SqlType {
         self.is_integer() || self.is_approximate() || matches!(self, Self::Decimal { .. })
     }
 
+    pub(super) fn is_money(self) -> bool {
+        matches!(self, Self::Money | Self::SmallMoney)
+    }
+
+    /// The date types that were there before `datetime2`.
+    pub(super) fn is_old_date_time(self) -> bool {
+        matches!(self, Self::DateTime | Self::SmallDateTime)
+    }
+
+    /// Whether TDS has a form of it that no length precedes.
+    pub(super) fn has_fixed_form(self) -> bool {
+        self.is_integer() || self.is_approximate() || self.is_money() || self.is_old_date_time()
+    }
+
     pub(super) fn is_temporal(self) -> bool {
         matches!(self, Self::Date | Self::Time(_) | Self::DateTime2(_) | Self::DateTimeOffset(_))
+            || self.is_old_date_time()
     }
 
     pub(super) fn is_binary(self) -> bool {
@@ -232,13 +264,18 @@ impl SqlType {
     /// Microsoft Learn, "Data type precedence": of two types the higher one wins.
     pub(super) fn precedence(self) -> u8 {
         match self {
+            Self::Xml => 27,
             Self::DateTimeOffset(_) => 26,
             Self::DateTime2(_) => 25,
+            Self::DateTime => 24,
+            Self::SmallDateTime => 23,
             Self::Date => 22,
             Self::Time(_) => 21,
             Self::Float => 20,
             Self::Real => 19,
             Self::Decimal { .. } => 18,
+            Self::Money => 17,
+            Self::SmallMoney => 16,
             Self::BigInt => 15,
             Self::Int => 14,
             Self::SmallInt => 13,
@@ -263,6 +300,8 @@ impl SqlType {
             Self::SmallInt => (5, 0),
             Self::Int => (10, 0),
             Self::BigInt => (19, 0),
+            Self::Money => (19, 4),
+            Self::SmallMoney => (10, 4),
             _ => return None,
         })
     }
@@ -310,10 +349,13 @@ impl SqlType {
             },
             Self::DateTime2(a) => match low {
                 Self::DateTime2(b) => Self::DateTime2(a.max(b)),
+                // a three-hundredth of a second has no end as a decimal
+                Self::DateTime => Self::DateTime2(7),
                 _ => high,
             },
             Self::DateTimeOffset(a) => match low {
                 Self::DateTimeOffset(b) => Self::DateTimeOffset(a.max(b)),
+                Self::DateTime => Self::DateTimeOffset(7),
                 _ => high,
             },
             Self::NVarChar(_, c) if low.is_text() => {

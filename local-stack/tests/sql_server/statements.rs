@@ -143,7 +143,7 @@ const ERRORS: &[(&str, u32)] = &[
     ("CREATE TABLE dbo.t (a int)", 2714),
     ("CREATE TABLE dbo.x (a int, A int)", 2705),
     ("CREATE TABLE nowhere.x (a int)", 2760),
-    ("CREATE TABLE dbo.x (a money)", 40517),
+    ("CREATE TABLE dbo.x (a sql_variant)", 40517),
     ("DROP TABLE dbo.missing", 3701),
     ("INSERT INTO dbo.t (a) VALUES (1, 2)", 213),
     ("INSERT INTO dbo.t (b) VALUES (N'too long by far')", 2628),

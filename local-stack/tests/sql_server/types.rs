@@ -1,5 +1,6 @@
 use tiberius::numeric::Numeric;
-use tiberius::time::{Date, DateTime2, DateTimeOffset, Time};
+use tiberius::time::{Date, DateTime, DateTime2, DateTimeOffset, SmallDateTime, Time};
+use tiberius::xml::XmlData;
 use tiberius::{ColumnData, ToSql, TokenRow, Uuid};
 
 use crate::fixture::{Fixture, rows, run, values};
@@ -12,6 +13,10 @@ fn text(text: &str) -> ColumnData<'static> {
 
 fn bytes(bytes: &[u8]) -> ColumnData<'static> {
     ColumnData::Binary(Some(bytes.to_vec().into()))
+}
+
+fn xml(text: &str) -> ColumnData<'static> {
+    ColumnData::Xml(Some(std::borrow::Cow::Owned(XmlData::new(text))))
 }
 
 fn decimal(value: i128, scale: u8) -> ColumnData<'static> {
@@ -84,6 +89,33 @@ fn matrix() -> Vec<(&'static str, Vec<ColumnData<'static>>, ColumnData<'static>)
             vec![decimal(12_345_678_901_234_567_890, 10), decimal(-1, 10)],
             ColumnData::Numeric(None),
         ),
+        (
+            "money",
+            vec![ColumnData::F64(Some(-922_337_203_685_477.5)), ColumnData::F64(Some(1.0001))],
+            ColumnData::F64(None),
+        ),
+        (
+            "smallmoney",
+            vec![ColumnData::F64(Some(-214_748.364_8)), ColumnData::F64(Some(0.0001))],
+            ColumnData::F64(None),
+        ),
+        (
+            "datetime",
+            vec![
+                ColumnData::DateTime(Some(DateTime::new(-53_690, 0))),
+                ColumnData::DateTime(Some(DateTime::new(2_958_463, 25_919_999))),
+            ],
+            ColumnData::DateTime(None),
+        ),
+        (
+            "smalldatetime",
+            vec![
+                ColumnData::SmallDateTime(Some(SmallDateTime::new(0, 0))),
+                ColumnData::SmallDateTime(Some(SmallDateTime::new(65_535, 1439))),
+            ],
+            ColumnData::SmallDateTime(None),
+        ),
+        ("xml", vec![xml("<a b=\"1\"/>"), xml("no element")], ColumnData::Xml(None)),
         (
             "date",
             vec![ColumnData::Date(Some(Date::new(0))), ColumnData::Date(Some(Date::new(LAST_DAY)))],

@@ -95,6 +95,9 @@ impl Binder<'_> {
         let value = self.value(first, &scope)?;
         let sql_type = value.type_or_int();
         let invalid = || {
+            if sql_type.is_money() {
+                return SqlError::unsupported(&format!("{name} of {}", sql_type.name()));
+            }
             SqlError::new(
                 8117,
                 16,

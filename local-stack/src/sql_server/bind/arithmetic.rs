@@ -49,6 +49,9 @@ impl Binder<'_> {
             return Ok(Typed::new(format!("({} || {})", a.sql, b.sql), SqlType::VarBinary(length), nullable));
         }
         let sql_type = unify(a, b)?;
+        if sql_type.is_money() || sql_type.is_old_date_time() {
+            return Err(SqlError::unsupported(&format!("operator {op} of {}", sql_type.name())).into());
+        }
         if !sql_type.is_number() {
             return Err(SqlError::new(
                 8117,

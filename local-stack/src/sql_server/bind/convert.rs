@@ -61,6 +61,23 @@ pub(in super::super) fn convert(
             ),
         ))
     };
+    if to == SqlType::Xml {
+        return if from.is_text() { text_to_xml(sql) } else { refuse() };
+    }
+    if from == SqlType::Xml {
+        return match to {
+            SqlType::NVarChar(..) | SqlType::VarChar(..) => {
+                Ok(sized_text(sql, to, Conversion::Assign("xml as text")))
+            }
+            _ => refuse(),
+        };
+    }
+    if from.is_money() {
+        return money(sql, to).map_or_else(refuse, Ok);
+    }
+    if to.is_money() && from.is_number() {
+        return Ok(format!("tsql.to_money(({sql})::numeric, '{}')", to.name()));
+    }
     if from.is_number() {
         // towards zero, as SQL Server cuts
         let whole = if from.is_integer() { sql.clone() } else { format!("trunc({sql})") };
@@ -90,6 +107,9 @@ pub(in super::super) fn convert(
             SqlType::BigInt => format!("tsql.text_to_int8({sql}, 'bigint')"),
             SqlType::Decimal { .. } => format!("tsql.text_to_numeric({sql})::{postgres}"),
             SqlType::Real | SqlType::Float => format!("tsql.text_to_float8({sql})::{postgres}"),
+            SqlType::Money | SqlType::SmallMoney => format!("tsql.text_to_money({sql}, '{}')", to.name()),
+            SqlType::DateTime => format!("tsql.to_datetime(tsql.text_to_old_ticks({sql}))"),
+            SqlType::SmallDateTime => format!("tsql.to_smalldatetime(tsql.text_to_old_ticks({sql}))"),
             SqlType::Date => format!("tsql.ticks_date(tsql.text_to_ticks({sql}, 'date'))"),
             SqlType::Time(scale) => {
                 format!("(tsql.round_ticks(tsql.text_to_ticks({sql}, 'time'), {scale}) % 864000000000)")
@@ -136,6 +156,7 @@ fn temporal(sql: &str, from: SqlType, to: SqlType) -> Option<String> {
             SqlType::Time(scale) => format!("tsql.time_text({sql}, {scale})"),
             SqlType::DateTime2(scale) => format!("tsql.datetime2_text({sql}, {scale})"),
             SqlType::DateTimeOffset(scale) => format!("tsql.offset_text({sql}, {scale})"),
+            SqlType::DateTime | SqlType::SmallDateTime => format!("tsql.datetime_text({sql})"),
             _ => return None,
         };
         return Some(sized_text(&text, to, Conversion::Explicit));
@@ -144,6 +165,8 @@ fn temporal(sql: &str, from: SqlType, to: SqlType) -> Option<String> {
     let (ticks, from_scale) = match from {
         SqlType::Date => (format!("tsql.date_ticks({sql})"), 0),
         SqlType::DateTime2(scale) => (format!("({sql})"), scale),
+        SqlType::DateTime => (format!("({sql})"), 7),
+        SqlType::SmallDateTime => (format!("({sql})"), 0),
         SqlType::Time(scale) => (format!("(({sql}) + {TICKS_TO_1900})"), scale),
         SqlType::DateTimeOffset(scale) => {
             (format!("(({sql}).utc + ({sql}).minutes::int8 * 600000000)"), scale)
@@ -159,6 +182,8 @@ fn temporal(sql: &str, from: SqlType, to: SqlType) -> Option<String> {
         (_, SqlType::Time(scale)) => {
             format!("({} % 864000000000)", rounded(&format!("({ticks} % 864000000000)"), scale))
         }
+        (_, SqlType::DateTime) => format!("tsql.to_datetime({ticks})"),
+        (_, SqlType::SmallDateTime) => format!("tsql.to_smalldatetime({ticks})"),
         (_, SqlType::DateTime2(scale)) => format!("tsql.check_ticks({})", rounded(&ticks, scale)),
         (SqlType::DateTimeOffset(_), SqlType::DateTimeOffset(scale)) => {
             let utc = rounded(&format!("({sql}).utc"), scale);
@@ -174,6 +199,51 @@ fn temporal(sql: &str, from: SqlType, to: SqlType) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// From money to another type; `None` where there is no way.
+fn money(sql: &str, to: SqlType) -> Option<String> {
+    Some(match to {
+        SqlType::Money | SqlType::SmallMoney => format!("tsql.to_money({sql}, '{}')", to.name()),
+        SqlType::Bit => format!("(({sql}) <> 0)::int4::int2"),
+        // rounded, where a decimal is cut
+        SqlType::TinyInt => format!("tsql.to_tinyint(round({sql})::int8)"),
+        SqlType::SmallInt => format!("tsql.to_smallint(round({sql})::int8)"),
+        SqlType::Int | SqlType::BigInt => format!("round({sql})::{}", to.postgres()),
+        SqlType::Real | SqlType::Float | SqlType::Decimal { .. } => format!("({sql})::{}", to.postgres()),
+        _ if to.is_text() => {
+            sized_text(&format!("round({sql}, 2)::text"), to, Conversion::Assign("money as text"))
+        }
+        _ => return None,
+    })
+}
+
+/// The function for a style of CONVERT from `datetime` to text, as far as styles are known here.
+pub(super) fn old_date_time_style(style: &str) -> Option<&'static str> {
+    Some(match style {
+        "120" | "20" => "datetime_text_120",
+        "121" | "21" | "25" => "datetime_text_121",
+        "126" => "datetime_text_126",
+        "23" => "datetime_text_23",
+        "112" => "datetime_text_112",
+        "108" | "8" | "24" => "datetime_text_108",
+        _ => return None,
+    })
+}
+
+/// Text that is known when the statement is: a constant or a variable. PostgreSQL has no function that keeps
+/// XML as SQL Server does.
+fn text_to_xml(sql: &str) -> Result<String, SqlError> {
+    let null = sql == "NULL::text";
+    let literal = sql.strip_prefix('\'').and_then(|rest| rest.strip_suffix("'::text"));
+    match literal.map(|literal| literal.replace("''", "\u{0}")) {
+        Some(literal) if !literal.contains('\'') => {
+            let text = super::super::xml::normalize(&literal.replace('\u{0}', "'"))?;
+            Ok(format!("{}::text", quote_literal(&text)))
+        }
+        _ if null => Ok(sql.to_owned()),
+        _ => Err(SqlError::unsupported("conversion to xml of what is neither a constant nor a variable")),
+    }
 }
 
 /// Ticks from 0001-01-01 to 1900-01-01, the day of a time of day without one.
@@ -219,6 +289,12 @@ fn is_implicit(from: SqlType, to: SqlType) -> bool {
     }
     if to == SqlType::UniqueIdentifier || from == SqlType::UniqueIdentifier {
         return from.is_text() || to.is_text() || from == to;
+    }
+    if from == SqlType::Xml {
+        return to == SqlType::Xml;
+    }
+    if from.is_money() {
+        return !to.is_text() && !to.is_temporal();
     }
     if from.is_temporal() || to.is_temporal() {
         return from.is_text() || to.is_text() || (from.is_temporal() && to.is_temporal());

@@ -67,11 +67,9 @@ impl Binder<'_> {
                 SqlType::DateTimeOffset(7),
                 false,
             ),
-            ("GETDATE" | "GETUTCDATE" | "CURRENT_TIMESTAMP", _) => {
-                return Err(SqlError::unsupported(&format!(
-                    "{name} (it gives a datetime; SYSUTCDATETIME gives a datetime2)"
-                ))
-                .into());
+            // the time zone is UTC, as in Azure SQL
+            ("GETDATE" | "GETUTCDATE" | "CURRENT_TIMESTAMP", []) => {
+                Typed::new("tsql.to_datetime(tsql.now_ticks())", SqlType::DateTime, false)
             }
             ("DATEDIFF" | "DATEDIFF_BIG", [unit, from, to]) => {
                 let unit = part_argument(name, unit)?;
@@ -147,6 +145,8 @@ impl Binder<'_> {
             SqlType::DateTime2(scale) => {
                 format!("tsql.check_ticks(tsql.round_ticks({}, {scale}))", moved(sql))
             }
+            SqlType::DateTime => format!("tsql.to_datetime({})", moved(sql)),
+            SqlType::SmallDateTime => format!("tsql.to_smalldatetime({})", moved(sql)),
             SqlType::Time(scale) => {
                 format!("(tsql.round_ticks({}, {scale}) % 864000000000)", moved(&ticks(&value)?))
             }

@@ -192,6 +192,13 @@ impl Binder<'_> {
                 Conversion::Explicit,
             )?;
             return match (style.as_str(), from) {
+                ("0" | "100", SqlType::DateTime | SqlType::SmallDateTime) => Ok(sized(own)?),
+                (_, SqlType::DateTime | SqlType::SmallDateTime) => {
+                    match super::convert::old_date_time_style(&style) {
+                        Some(function) => Ok(sized(format!("tsql.{function}({})", value.sql))?),
+                        None => Err(SqlError::unsupported(&format!("style {style} of CONVERT")).into()),
+                    }
+                }
                 ("121" | "21" | "25", _) => Ok(sized(own)?),
                 ("23", SqlType::Date | SqlType::DateTime2(_) | SqlType::DateTimeOffset(_)) => {
                     Ok(sized(format!("left({own}, 10)"))?)
@@ -209,6 +216,10 @@ impl Binder<'_> {
             };
         }
         match style.as_str() {
+            "2" if to.is_text() && from.is_money() => Ok(sized(format!("({})::text", value.sql))?),
+            "0" if to.is_text() && from.is_money() => {
+                Ok(Typed::new(convert(&value, to, Conversion::Explicit)?, to, value.nullable))
+            }
             "1" if to.is_text() && from.is_binary() => {
                 Ok(sized_max(format!("'0x' || upper(encode({}, 'hex'))", value.sql), to, value.nullable)?)
             }

@@ -7,7 +7,9 @@ use super::super::error::SqlError;
 use super::super::types::{Collation, Length, SqlType};
 use super::convert::{Conversion, convert};
 use super::expression::{as_text, common_type, compare};
-use super::property::{NAME, constant_argument, constant_text, database_property, server_property};
+use super::property::{
+    NAME, constant_argument, constant_text, database_property, quote_name, server_property,
+};
 use super::{Binder, Bound, Scope, Typed};
 
 /// The arguments of a call, plain expressions all of them.
@@ -395,6 +397,10 @@ impl Binder<'_> {
             "SCHEMA_NAME" => Typed::new(format!("tsql.schema_name({})", int(0)?), NAME, true),
             "SCHEMA_ID" if arguments.is_empty() => Typed::new("1", SqlType::Int, true),
             "SCHEMA_ID" => Typed::new(format!("tsql.schema_id({})", text(0)?.sql), SqlType::Int, true),
+            "QUOTENAME" => {
+                count(1..=1)?;
+                quote_name(&text(0)?)
+            }
             "TYPE_NAME" => Typed::new(format!("tsql.type_name({})", int(0)?), NAME, true),
             "COL_LENGTH" => Typed::new(
                 format!("tsql.col_length({}, {})", text(0)?.sql, text(1)?.sql),
@@ -451,6 +457,9 @@ fn number(value: &Typed) -> Result<(SqlType, Typed), SqlError> {
         SqlType::Real => SqlType::Float,
         sql_type => sql_type,
     };
+    if sql_type.is_money() {
+        return Err(SqlError::unsupported(&format!("a function of {}", sql_type.name())));
+    }
     if !sql_type.is_number() {
         return Err(SqlError::new(
             8116,

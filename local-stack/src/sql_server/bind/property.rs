@@ -18,6 +18,15 @@ pub(super) fn constant_text(text: &str, sql_type: SqlType) -> Typed {
     Typed::new(format!("{}::text", quote_literal(text)), sql_type, true)
 }
 
+/// A name between brackets; NULL for what is too long to be a name.
+pub(super) fn quote_name(name: &Typed) -> Typed {
+    let sql = &name.sql;
+    let quoted = format!(
+        "(CASE WHEN tsql.utf16_length({sql}) <= 128 THEN '[' || replace({sql}, ']', ']]') || ']' END)"
+    );
+    Typed::new(quoted, nvarchar(258), true)
+}
+
 impl Binder<'_> {
     pub(super) fn caught(&self, name: &str) -> Typed {
         let error = self.session.caught.as_ref();

@@ -9,6 +9,11 @@ END $$;
 
 CREATE OR REPLACE FUNCTION tsql.fold(text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT lower(rtrim($1)) $$;
 CREATE OR REPLACE FUNCTION tsql.binary_key(bytea) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$ SELECT rtrim($1, '\x00'::bytea) $$;
+CREATE OR REPLACE FUNCTION tsql.xml_key(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    PERFORM tsql.raise(305, 'The XML data type cannot be compared or sorted, except when using the IS NULL operator.');
+    RETURN $1;
+END $$;
 -- SQL Server compares the last group of a uniqueidentifier first, and the first three byte by byte from their end
 CREATE OR REPLACE FUNCTION tsql.guid_key(uuid) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
     SELECT substr(b, 11, 6) || substr(b, 9, 2) || substr(b, 8, 1) || substr(b, 7, 1) || substr(b, 6, 1) || substr(b, 5, 1)
@@ -46,6 +51,21 @@ CREATE OR REPLACE FUNCTION tsql.to_smallint(v int8) RETURNS int2 LANGUAGE plpgsq
 BEGIN
     IF v NOT BETWEEN -32768 AND 32767 THEN PERFORM tsql.raise(220, format('Arithmetic overflow error for data type smallint, value = %s.', v)); END IF;
     RETURN v;
+END $$;
+CREATE OR REPLACE FUNCTION tsql.to_money(v numeric, type_name text) RETURNS numeric LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE m numeric := round(v, 4); largest numeric := CASE type_name WHEN 'money' THEN 922337203685477.5807 ELSE 214748.3647 END;
+BEGIN
+    IF m NOT BETWEEN -largest - 0.0001 AND largest THEN PERFORM tsql.raise(8115, 'Arithmetic overflow error converting expression to data type ' || type_name || '.'); END IF;
+    RETURN m;
+END $$;
+CREATE OR REPLACE FUNCTION tsql.text_to_money(v text, type_name text) RETURNS numeric LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE t text := regexp_replace(replace(btrim(v), ',', ''), '^([+-]?)\$', '\1');
+BEGIN
+    IF t = '' THEN RETURN 0; END IF;
+    IF t !~ '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$' THEN
+        PERFORM tsql.raise(CASE type_name WHEN 'money' THEN 235 ELSE 293 END, 'Cannot convert a char value to ' || type_name || '. The char value has incorrect syntax.');
+    END IF;
+    RETURN tsql.to_money(t::numeric, type_name);
 END $$;
 -- SQL Server's real keeps no infinity and no NaN
 CREATE OR REPLACE FUNCTION tsql.text_to_int8(v text, type_name text) RETURNS int8 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
@@ -229,6 +249,39 @@ END $$;
 CREATE OR REPLACE FUNCTION tsql.text_to_ticks(v text, wanted text) RETURNS int8 LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT (tsql.parse_instant(v, wanted)).ticks $$;
 CREATE OR REPLACE FUNCTION tsql.text_to_offset(v text, scale int) RETURNS tsql.datetimeoffset LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT ROW(tsql.check_ticks(tsql.round_ticks(ticks - minutes::int8 * 600000000, scale)), minutes::int2)::tsql.datetimeoffset FROM tsql.parse_instant(v, 'datetimeoffset') $$;
+-- datetime and smalldatetime: three-hundredths of a second, each in its nearest tick, and minutes
+CREATE OR REPLACE FUNCTION tsql.to_datetime(t int8) RETURNS int8 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE parts int8 := (t % 864000000000 * 3 + 50000) / 100000; v int8 := t / 864000000000 * 864000000000 + (parts * 100000 + 1) / 3;
+BEGIN
+    IF v NOT BETWEEN 552877920000000000 AND 3155378975999966667 THEN
+        PERFORM tsql.raise(242, 'The conversion of a varchar data type to a datetime data type resulted in an out-of-range value.');
+    END IF;
+    RETURN v;
+END $$;
+CREATE OR REPLACE FUNCTION tsql.to_smalldatetime(t int8) RETURNS int8 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE v int8;
+BEGIN
+    IF t >= 552877920000000000 THEN v := (tsql.to_datetime(t) + 300000000) / 600000000 * 600000000; END IF;
+    IF v IS NULL OR v NOT BETWEEN 599266080000000000 AND 655889183400000000 THEN
+        PERFORM tsql.raise(242, 'The conversion of a varchar data type to a smalldatetime data type resulted in an out-of-range value.');
+    END IF;
+    RETURN v;
+END $$;
+-- no more than three digits of a second
+CREATE OR REPLACE FUNCTION tsql.text_to_old_ticks(v text) RETURNS int8 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+    IF v ~ '\.\d{4}' THEN PERFORM tsql.raise(241, 'Conversion failed when converting date and/or time from character string.'); END IF;
+    RETURN tsql.text_to_ticks(CASE WHEN btrim(v) = '' THEN '1900-01-01' ELSE v END, 'datetime');
+END $$;
+CREATE OR REPLACE FUNCTION tsql.datetime_text(t int8) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT to_char(tsql.ticks_date(t), 'Mon ') || lpad(extract(day FROM tsql.ticks_date(t))::text, 2) || to_char(tsql.ticks_date(t), ' YYYY ')
+        || lpad(((t / 36000000000 + 11) % 12 + 1)::text, 2) || ':' || lpad((t / 600000000 % 60)::text, 2, '0') || CASE WHEN t / 36000000000 % 24 < 12 THEN 'AM' ELSE 'PM' END $$;
+CREATE OR REPLACE FUNCTION tsql.datetime_text_121(t int8) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT tsql.datetime2_text(tsql.round_ticks(t, 3), 3) $$;
+CREATE OR REPLACE FUNCTION tsql.datetime_text_126(t int8) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT regexp_replace(replace(tsql.datetime_text_121(t), ' ', 'T'), '\.000$', '') $$;
+CREATE OR REPLACE FUNCTION tsql.datetime_text_120(t int8) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT left(tsql.datetime_text_121(t), 19) $$;
+CREATE OR REPLACE FUNCTION tsql.datetime_text_23(t int8) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT left(tsql.datetime_text_121(t), 10) $$;
+CREATE OR REPLACE FUNCTION tsql.datetime_text_112(t int8) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT replace(tsql.datetime_text_23(t), '-', '') $$;
+CREATE OR REPLACE FUNCTION tsql.datetime_text_108(t int8) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT substr(tsql.datetime_text_121(t), 12, 8) $$;
 CREATE OR REPLACE FUNCTION tsql.part(part text, t int8) RETURNS int LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE d date := tsql.ticks_date(t);
 BEGIN

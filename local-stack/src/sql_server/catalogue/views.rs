@@ -65,6 +65,13 @@ pub(super) const VIEWS: &[SystemView] = &[
         columns: "{column_columns}",
         query: "SELECT {columns} FROM tsql.columns c JOIN tsql.types t ON t.name = c.type_name",
     },
+    // columns of the system's own views would be among them, and are not
+    SystemView {
+        schema: "sys",
+        name: "all_columns",
+        columns: "{column_columns}",
+        query: "SELECT {columns} FROM tsql.columns c JOIN tsql.types t ON t.name = c.type_name",
+    },
     SystemView {
         schema: "sys",
         name: "computed_columns",

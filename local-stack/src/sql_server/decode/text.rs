@@ -34,6 +34,9 @@ pub(super) fn from_utf16(decoder: &ColumnDecoder, bytes: &[u8], out: &mut Vec<u8
     if !bytes.len().is_multiple_of(2) {
         return Err(decoder.invalid());
     }
+    if decoder.column == SqlType::Xml {
+        return from_text(decoder, &read_utf16(bytes)?, out);
+    }
     let (_, limit, padded) = limit_of(decoder.column);
     let units = bytes.len() / 2;
     if units <= limit && is_ascii_utf16(bytes) {
@@ -43,14 +46,13 @@ pub(super) fn from_utf16(decoder: &ColumnDecoder, bytes: &[u8], out: &mut Vec<u8
         out.resize(out.len() + padding, b' ');
         return Ok(());
     }
-    let mut text = String::with_capacity(bytes.len());
-    for unit in char::decode_utf16(bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))) {
-        match unit {
-            Ok(character) => text.push(character),
-            Err(_) => return Err(ValueError::Refused(SqlError::unsupported("a lone surrogate in text"))),
-        }
-    }
-    from_text(decoder, &text, out)
+    from_text(decoder, &read_utf16(bytes)?, out)
+}
+
+fn read_utf16(bytes: &[u8]) -> Result<String, ValueError> {
+    char::decode_utf16(bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])))
+        .collect::<Result<String, _>>()
+        .map_err(|_| ValueError::Refused(SqlError::unsupported("a lone surrogate in text")))
 }
 
 /// Neither a character beyond ASCII nor a NUL.
@@ -76,7 +78,7 @@ pub(super) fn from_bytes(
         return from_text(decoder, text, out);
     }
     let (_, limit, padded) = limit_of(decoder.column);
-    if bytes.is_ascii() && bytes.len() <= limit && !bytes.contains(&0) {
+    if bytes.is_ascii() && bytes.len() <= limit && !bytes.contains(&0) && decoder.column != SqlType::Xml {
         let padding = if padded { limit - bytes.len() } else { 0 };
         out.extend_from_slice(&u32::try_from(bytes.len() + padding).unwrap_or(0).to_be_bytes());
         out.extend_from_slice(bytes);
@@ -95,6 +97,10 @@ fn from_text(decoder: &ColumnDecoder, text: &str, out: &mut Vec<u8>) -> Result<(
     }
     let replaced;
     let text = match unit {
+        _ if decoder.column == SqlType::Xml => {
+            replaced = super::super::xml::normalize(text)?;
+            replaced.as_str()
+        }
         Unit::SingleByte => {
             replaced = to_windows_1252(text);
             replaced.as_str()

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, pin_mut};
-use sqlparser::ast::{SetExpr, Statement as SqlStatement};
+use sqlparser::ast::{Query, SetExpr, Statement as SqlStatement};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::super::bind::{BoundQuery, Conversion, TableLock, Typed, Variable, convert};
+use super::super::bind::{BoundQuery, Conversion, TableLock, Typed, convert};
 use super::super::encode::{literal, write_value};
 use super::super::error::SqlError;
 use super::super::packet::ConnectionError;
@@ -18,6 +19,9 @@ use super::super::token::{
 use super::execute::{Flow, Raw};
 use super::transaction::{Outcome, STATEMENT_SAVEPOINT};
 use super::{Session, Writer};
+
+/// Each row is a query of its own.
+const MAX_ACCUMULATED_ROWS: i64 = 4096;
 
 /// What runs as one statement of PostgreSQL.
 struct Command {
@@ -58,7 +62,10 @@ impl Session {
                 _ => {
                     let bound = self.bind(|binder| binder.query(query, None)).await?;
                     match bound {
-                        Ok((query, locks)) => self.select(writer, query, locks).await,
+                        Ok((bound, _)) if bound.reads_what_it_assigns(query) => {
+                            self.accumulate(writer, query).await
+                        }
+                        Ok((bound, locks)) => self.select(writer, bound, locks).await,
                         Err(error) => self.raise(writer, error).await,
                     }
                 }
@@ -137,32 +144,56 @@ impl Session {
             }
         };
         self.facts.row_count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-        if let Some(row) = rows.last() {
-            for (index, (name, column)) in names.iter().zip(columns).enumerate() {
-                let Some(sql_type) = self.variables.get(name).map(|variable| variable.sql_type) else {
-                    return self
-                        .raise(
-                            writer,
-                            SqlError::new(
-                                137,
-                                15,
-                                1,
-                                format!("Must declare the scalar variable \"{name}\"."),
-                            ),
-                        )
-                        .await;
-                };
-                let raw: Option<Raw<'_>> = row.try_get(index).ok().flatten();
-                let value = literal(column.sql_type, raw.map(|raw| raw.0)).and_then(|sql| {
-                    convert(&Typed::new(sql, column.sql_type, true), sql_type, Conversion::Explicit)
-                });
-                match value {
-                    Ok(sql) => self.variables.insert(name.clone(), Variable { sql_type, sql }),
-                    Err(error) => return self.raise(writer, error).await,
-                };
-            }
+        if let Some(row) = rows.last()
+            && let Err(error) = self.assign_row(row, columns, names)
+        {
+            return self.raise(writer, error).await;
         }
         Ok(Flow::Next)
+    }
+
+    /// `SELECT @a = @a + …`: each row sees what the row before it made of the variable.
+    async fn accumulate(&mut self, writer: &mut Writer, query: &Query) -> Result<Flow, ConnectionError> {
+        let mut count = 0;
+        loop {
+            if count == MAX_ACCUMULATED_ROWS {
+                let what = "a variable that is assigned from itself over more than 4,096 rows";
+                return self.raise(writer, SqlError::unsupported(what)).await;
+            }
+            let bound = match self.bind(|binder| binder.query(query, None)).await? {
+                Ok((bound, _)) => bound,
+                Err(error) => return self.raise(writer, error).await,
+            };
+            let sql = format!("{} OFFSET {count} LIMIT 1", with_postgres_types(&bound.sql, &bound.columns));
+            let rows = match self.rows(&sql).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    let error = self.explain(&error, "SELECT")?;
+                    return self.raise(writer, error).await;
+                }
+            };
+            let Some(row) = rows.first() else { break };
+            if let Err(error) = self.assign_row(row, &bound.columns, &bound.assigns) {
+                return self.raise(writer, error).await;
+            }
+            count += 1;
+        }
+        self.facts.row_count = count;
+        Ok(Flow::Next)
+    }
+
+    fn assign_row(&mut self, row: &Row, columns: &[ResultColumn], names: &[String]) -> Result<(), SqlError> {
+        for (index, (name, column)) in names.iter().zip(columns).enumerate() {
+            let Some(variable) = self.variables.get_mut(name) else {
+                let message = format!("Must declare the scalar variable \"{name}\".");
+                return Err(SqlError::new(137, 15, 1, message));
+            };
+            let raw: Option<Raw<'_>> = row.try_get(index).ok().flatten();
+            let sql = literal(column.sql_type, raw.map(|raw| raw.0))?;
+            variable.sql =
+                convert(&Typed::new(sql, column.sql_type, true), variable.sql_type, Conversion::Explicit)?;
+        }
+        Ok(())
     }
 
     /// Runs one statement, kept apart from the transaction around it, and sends what it gives.

@@ -1,13 +1,11 @@
 //! Runs a batch, statement by statement.
 
-use std::collections::HashMap;
-
 use futures_util::TryStreamExt;
 use futures_util::future::BoxFuture;
 use sqlparser::ast::Expr;
 use tokio_postgres::types::{FromSql, Type};
 
-use super::super::batch::{self, Execute, SetOption, Statement};
+use super::super::batch::{self, SetOption, Statement};
 use super::super::bind::{BindError, Binder, Bound, Conversion, Scope, TableLock, Variable, convert};
 use super::super::catalogue::find_table;
 use super::super::encode::literal;
@@ -66,7 +64,7 @@ impl Session {
         }
     }
 
-    async fn statements(
+    pub(super) async fn statements(
         &mut self,
         writer: &mut Writer,
         statements: &[Statement],
@@ -216,71 +214,6 @@ impl Session {
                 None => Ok(Flow::Next),
             },
         }
-    }
-
-    /// EXECUTE of a text: a batch of its own, with variables of its own.
-    async fn execute(&mut self, writer: &mut Writer, execute: &Execute) -> Result<Flow, ConnectionError> {
-        let (statements, variables) = match self.plan_execute(execute).await? {
-            Ok(plan) => plan,
-            Err(error) => return self.raise(writer, error).await,
-        };
-        let variables = std::mem::replace(&mut self.variables, variables);
-        let options = self.options;
-        let flow = self.statements(writer, &statements).await;
-        self.variables = variables;
-        self.options = super::Options { isolation: self.options.isolation, ..options };
-        Ok(match flow? {
-            Flow::End => Flow::Next,
-            other => other,
-        })
-    }
-
-    async fn plan_execute(
-        &mut self,
-        execute: &Execute,
-    ) -> Outcome<(Vec<Statement>, HashMap<String, Variable>)> {
-        let text = match self.text(&execute.text).await? {
-            Ok(text) => text,
-            Err(error) => return Ok(Err(error)),
-        };
-        let declarations = match &execute.declarations {
-            None => String::new(),
-            Some(declarations) => match self.text(declarations).await? {
-                Ok(text) => text,
-                Err(error) => return Ok(Err(error)),
-            },
-        };
-        let (statements, declared) = match (batch::parse(&text), batch::parse_declarations(&declarations)) {
-            (Ok(statements), Ok(declared)) => (statements, declared),
-            (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
-        };
-        let mut variables = HashMap::new();
-        for (index, (name, sql_type)) in declared.into_iter().enumerate() {
-            let named = |argument: &&(Option<String>, Expr)| {
-                argument.0.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(&name))
-            };
-            let by_position = || execute.arguments.get(index).filter(|(name, _)| name.is_none());
-            let Some((_, value)) = execute.arguments.iter().find(named).or_else(by_position) else {
-                let message = format!(
-                    "The parameterized query expects the parameter '{name}', which was not supplied."
-                );
-                return Ok(Err(SqlError::new(8178, 16, 1, message)));
-            };
-            match self.evaluate(value, sql_type).await? {
-                Ok(value) => match literal(sql_type, value.as_deref()) {
-                    Ok(sql) => variables.insert(name.to_lowercase(), Variable { sql_type, sql }),
-                    Err(error) => return Ok(Err(error)),
-                },
-                Err(error) => return Ok(Err(error)),
-            };
-        }
-        Ok(Ok((statements, variables)))
-    }
-
-    /// An expression's value as text; NULL as the empty one.
-    async fn text(&mut self, expression: &Expr) -> Outcome<String> {
-        let value = self.evaluate(expression, SqlType::NVarChar(Length::Max, Collation::Latin1)).await?;
-        Ok(value.map(|value| String::from_utf8_lossy(&value.unwrap_or_default()).into_owned()))
     }
 
     async fn try_catch(

@@ -1,16 +1,16 @@
 //! Remote procedure calls: `sp_executesql` and the prepare family, by which clients send parameters.
 
-use super::super::batch::parse_declarations;
+use super::super::batch::{Declaration, parse_declarations};
 use super::super::bind::{Conversion, Typed, Variable, convert};
 use super::super::decode::{ColumnDecoder, Target, ValueError};
 use super::super::encode::literal;
 use super::super::error::SqlError;
 use super::super::packet::ConnectionError;
 use super::super::read::{Cursor, Truncated};
-use super::super::token::{Done, DoneKind, write_done, write_error, write_return_int, write_return_status};
+use super::super::token::{Done, DoneKind, write_done, write_error, write_return_status, write_return_value};
 use super::super::type_info::{LengthPrefix, WireType, read_type_info};
 use super::super::types::SqlType;
-use super::{Options, Prepared, Session, Writer};
+use super::{Prepared, Session, Writer};
 
 const PROCEDURE_BY_NUMBER: u16 = 0xFFFF;
 const FLAG_OUTPUT: u8 = 0x01;
@@ -50,6 +50,14 @@ impl Parameter {
     }
 }
 
+/// What a call gives back for an output parameter.
+struct ReturnValue {
+    name: String,
+    sql_type: SqlType,
+    /// PostgreSQL's binary form.
+    value: Option<Vec<u8>>,
+}
+
 /// The procedures that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Procedure {
@@ -87,8 +95,13 @@ impl Session {
             match outcome {
                 Ok(returned) => {
                     write_return_status(&mut writer.buffer, 0);
-                    if let Some((name, handle)) = returned {
-                        write_return_int(&mut writer.buffer, 0, &name, handle);
+                    for (ordinal, ReturnValue { name, sql_type, value }) in (0..).zip(returned) {
+                        let value = value.as_deref();
+                        let written = write_return_value(&mut writer.buffer, ordinal, &name, sql_type, value);
+                        if let Err(refusal) = written {
+                            error = true;
+                            write_error(&mut writer.buffer, &refusal);
+                        }
                     }
                 }
                 Err(refusal) => {
@@ -111,7 +124,7 @@ impl Session {
         writer: &mut Writer,
         procedure: Procedure,
         parameters: Vec<Parameter>,
-    ) -> Result<Result<Option<(String, i32)>, SqlError>, ConnectionError> {
+    ) -> Result<Result<Vec<ReturnValue>, SqlError>, ConnectionError> {
         let missing = |what: &str| {
             SqlError::new(
                 201,
@@ -122,15 +135,13 @@ impl Session {
         };
         let mut parameters = parameters.into_iter();
         match procedure {
-            Procedure::ResetConnection => Ok(Ok(None)),
+            Procedure::ResetConnection => Ok(Ok(Vec::new())),
             Procedure::ExecuteSql => {
                 let Some(text) = parameters.next().as_ref().and_then(Parameter::text) else {
                     return Ok(Err(missing("@statement")));
                 };
                 let declarations = parameters.next().as_ref().and_then(Parameter::text).unwrap_or_default();
-                self.run_with_parameters(writer, &declarations, &text, parameters.collect())
-                    .await
-                    .map(|outcome| outcome.map(|()| None))
+                self.run_with_parameters(writer, &declarations, &text, parameters.collect()).await
             }
             Procedure::Prepare | Procedure::PrepareAndExecute => {
                 let Some(handle) = parameters.next() else { return Ok(Err(missing("@handle"))) };
@@ -142,17 +153,24 @@ impl Session {
                     return Ok(Err(SqlError::unsupported("more than 10,000 prepared statements")));
                 }
                 self.last_handle = self.last_handle.wrapping_add(1).max(1);
-                let returned = (handle.name.clone(), self.last_handle);
+                let returned = ReturnValue {
+                    name: handle.name.clone(),
+                    sql_type: SqlType::Int,
+                    value: Some(self.last_handle.to_be_bytes().to_vec()),
+                };
                 self.prepared.insert(
                     self.last_handle,
                     Prepared { declarations: declarations.clone(), text: text.clone() },
                 );
                 if procedure == Procedure::Prepare {
-                    return Ok(Ok(Some(returned)));
+                    return Ok(Ok(vec![returned]));
                 }
-                self.run_with_parameters(writer, &declarations, &text, parameters.collect())
-                    .await
-                    .map(|outcome| outcome.map(|()| Some(returned)))
+                let outcome =
+                    self.run_with_parameters(writer, &declarations, &text, parameters.collect()).await?;
+                Ok(outcome.map(|mut outputs| {
+                    outputs.insert(0, returned);
+                    outputs
+                }))
             }
             Procedure::Execute => {
                 let handle = parameters.next().as_ref().and_then(Parameter::int).unwrap_or(0);
@@ -164,14 +182,12 @@ impl Session {
                         format!("Could not find prepared statement with handle {handle}."),
                     )));
                 };
-                self.run_with_parameters(writer, &declarations, &text, parameters.collect())
-                    .await
-                    .map(|outcome| outcome.map(|()| None))
+                self.run_with_parameters(writer, &declarations, &text, parameters.collect()).await
             }
             Procedure::Unprepare => {
                 let handle = parameters.next().as_ref().and_then(Parameter::int).unwrap_or(0);
                 Ok(match self.prepared.remove(&handle) {
-                    Some(_) => Ok(None),
+                    Some(_) => Ok(Vec::new()),
                     None => Err(SqlError::new(
                         8179,
                         16,
@@ -190,7 +206,7 @@ impl Session {
         declarations: &str,
         text: &str,
         parameters: Vec<Parameter>,
-    ) -> Result<Result<(), SqlError>, ConnectionError> {
+    ) -> Result<Result<Vec<ReturnValue>, SqlError>, ConnectionError> {
         let declared = match parse_declarations(declarations) {
             Ok(declared) => declared,
             Err(error) => return Ok(Err(error)),
@@ -203,7 +219,8 @@ impl Session {
                 "Procedure or function has too many arguments specified.",
             )));
         }
-        for (index, (name, sql_type)) in declared.iter().enumerate() {
+        let mut outputs = Vec::new();
+        for (index, Declaration { name, sql_type, is_output }) in declared.iter().enumerate() {
             let named = parameters
                 .iter()
                 .find(|parameter| !parameter.name.is_empty() && parameter.name.eq_ignore_ascii_case(name));
@@ -220,18 +237,32 @@ impl Session {
                 )));
             };
             if parameter.is_output {
-                return Ok(Err(SqlError::unsupported("OUTPUT parameter of a statement")));
+                if !is_output {
+                    let message = format!(
+                        "The formal parameter \"{name}\" was not declared as an OUTPUT parameter, but the actual parameter passed in requested output."
+                    );
+                    return Ok(Err(SqlError::new(8162, 16, 2, message)));
+                }
+                outputs.push((parameter.name.clone(), name.to_lowercase(), *sql_type));
             }
             match parameter.literal().and_then(|value| convert(&value, *sql_type, Conversion::Explicit)) {
                 Ok(sql) => self.variables.insert(name.to_lowercase(), Variable { sql_type: *sql_type, sql }),
                 Err(error) => return Ok(Err(error)),
             };
         }
-        let Options { isolation: _, .. } = self.options;
         let options = self.options;
         let outcome = self.batch(writer, text).await;
         self.options = options;
-        outcome.map(Ok)
+        outcome?;
+        let mut returned = Vec::new();
+        for (parameter, name, sql_type) in outputs {
+            let Some(sql) = self.variables.get(&name).map(|variable| variable.sql.clone()) else { continue };
+            match self.single_value(&format!("SELECT {sql}")).await? {
+                Ok(value) => returned.push(ReturnValue { name: parameter, sql_type, value }),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(returned))
     }
 }
 

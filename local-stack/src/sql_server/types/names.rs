@@ -52,7 +52,12 @@ impl SqlType {
         let allowed = match name.as_str() {
             "decimal" | "numeric" | "dec" => 2,
             "bit" | "tinyint" | "smallint" | "int" | "integer" | "bigint" | "real" | "date"
-            | "uniqueidentifier" | "double precision" | "sysname" => 0,
+            | "uniqueidentifier" | "double precision" | "sysname" | "money" | "smallmoney" | "datetime"
+            | "smalldatetime" => 0,
+            // a collection of schemas
+            "xml" if !arguments.is_empty() => {
+                return Err(SqlError::unsupported("xml of a schema collection"));
+            }
             _ => 1,
         };
         if arguments.len() > allowed {
@@ -105,9 +110,13 @@ impl SqlType {
             "binary" => Self::Binary(one(1, MAX_CHARACTERS)?),
             "varbinary" => Self::VarBinary(length(MAX_CHARACTERS)?),
             "uniqueidentifier" => Self::UniqueIdentifier,
-            "money" | "smallmoney" | "datetime" | "smalldatetime" | "xml" | "sql_variant" | "text"
-            | "ntext" | "image" | "timestamp" | "rowversion" | "hierarchyid" | "geography" | "geometry"
-            | "json" | "vector" => {
+            "money" => Self::Money,
+            "smallmoney" => Self::SmallMoney,
+            "datetime" => Self::DateTime,
+            "smalldatetime" => Self::SmallDateTime,
+            "xml" => Self::Xml,
+            "sql_variant" | "text" | "ntext" | "image" | "timestamp" | "rowversion" | "hierarchyid"
+            | "geography" | "geometry" | "json" | "vector" => {
                 return Err(SqlError::unsupported(&format!("data type {name}")));
             }
             _ => {
@@ -140,6 +149,11 @@ impl SqlType {
             Self::Decimal { precision, scale } => {
                 facets(i16::from(decimal_length(precision)), precision, scale)
             }
+            Self::Money => facets(8, 19, 4),
+            Self::SmallMoney => facets(4, 10, 4),
+            Self::DateTime => facets(8, 23, 3),
+            Self::SmallDateTime => facets(4, 16, 0),
+            Self::Xml => facets(-1, 0, 0),
             Self::Date => facets(3, 10, 0),
             Self::Time(n) => facets(i16::from(time_length(n)), if n == 0 { 8 } else { 9 + n }, n),
             Self::DateTime2(n) => facets(i16::from(time_length(n)) + 3, if n == 0 { 19 } else { 20 + n }, n),
