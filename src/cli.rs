@@ -12,9 +12,6 @@ use crate::run::{self, Planned};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// The arguments or the configuration are wrong. Also what clap exits with.
-const USAGE: u8 = 2;
-
 #[derive(Debug, Parser)]
 #[command(version, about, long_about = LONG_ABOUT, propagate_version = true)]
 struct Cli {
@@ -77,7 +74,7 @@ fn run_command(args: &ConfigArgs) -> ExitCode {
         Err(code) => return code,
     };
     if let Err(error) = telemetry::init(&config.log) {
-        return usage(&format!("log: {error}"));
+        return output::usage(&format!("log: {error}"));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -106,14 +103,9 @@ fn ddl(args: &ConfigArgs) -> ExitCode {
 }
 
 fn load(args: &ConfigArgs) -> Result<(Config, Vec<Planned>), ExitCode> {
-    let config = Config::load(&args.config).map_err(|error| usage(&error.to_string()))?;
+    let config = Config::load(&args.config).map_err(|error| output::usage(&error.to_string()))?;
     let planned = run::load_schemas(&config)
-        .map_err(|(path, error)| usage(&format!("schema {}: {error}", path.display())))?;
-    run::check_memory(&config, &planned).map_err(|message| usage(&message))?;
+        .map_err(|(path, error)| output::usage(&format!("schema {}: {error}", path.display())))?;
+    run::check_memory(&config, &planned).map_err(|message| output::usage(&message))?;
     Ok((config, planned))
-}
-
-fn usage(message: &str) -> ExitCode {
-    output::error(message);
-    ExitCode::from(USAGE)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, context::ContextBuilder, stream};
 use clap::{Args, ValueEnum};
+use local_stack::sql_server::faults::Faults;
 use local_stack::stack::{LocalStack, LocalStackOptions, SqlStorage};
 use serde::Serialize;
 
@@ -72,6 +73,9 @@ pub(crate) struct LocalArgs {
     /// What becomes of the rows of a bulk load
     #[arg(long, value_enum, default_value_t = StorageArg::Postgres)]
     sql_storage: StorageArg,
+    /// What is to go wrong with the SQL server, and when: a file as local-stack/FAULTS.md describes it
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,7 +110,11 @@ pub(crate) fn demo(args: &DemoArgs) -> ExitCode {
 
 /// Runs the local stack until a signal.
 pub(crate) fn local(args: &LocalArgs) -> ExitCode {
-    match block_on(run_local(args)) {
+    let faults = match read_faults(args.faults.as_deref()) {
+        Ok(faults) => faults,
+        Err(error) => return output::usage(&format!("{error:#}")),
+    };
+    match block_on(run_local(args, faults)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&format!("{error:#}")),
     }
@@ -356,7 +364,13 @@ fn columns(rows: &[Vec<String>]) -> Vec<String> {
         .collect()
 }
 
-async fn run_local(args: &LocalArgs) -> anyhow::Result<()> {
+fn read_faults(file: Option<&Path>) -> anyhow::Result<Faults> {
+    let Some(file) = file else { return Ok(Faults::default()) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    Faults::from_toml(&text).with_context(|| file.display().to_string())
+}
+
+async fn run_local(args: &LocalArgs, faults: Faults) -> anyhow::Result<()> {
     let stack = LocalStack::start(LocalStackOptions {
         nats_port: Some(args.nats_port),
         sql_port: Some(args.sql_port),
@@ -365,6 +379,7 @@ async fn run_local(args: &LocalArgs) -> anyhow::Result<()> {
             StorageArg::Postgres => SqlStorage::Postgres,
             StorageArg::Discard => SqlStorage::Discard,
         },
+        faults,
         ..LocalStackOptions::default()
     })
     .await
@@ -397,6 +412,17 @@ mod tests {
     fn cells_are_laid_out_in_columns() {
         let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
         assert_eq!(columns(&rows), ["  a    bb", "  ccc  d"]);
+    }
+
+    #[test]
+    fn an_error_of_a_file_of_faults_names_file_and_field() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("faults.toml");
+        std::fs::write(&file, "[[fault]]\non = 'commit'\nerorr = 1205").expect("a file");
+        let error = format!("{:#}", read_faults(Some(&file)).expect_err("a wrong field"));
+        assert!(error.contains("faults.toml: fault[0].erorr: unknown field"), "{error}");
+        assert!(read_faults(Some(&folder.path().join("none.toml"))).is_err());
+        assert!(read_faults(None).is_ok());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 /// The exit code of a command that failed at work.
 const FAILED: u8 = 1;
+/// The arguments or the configuration are wrong. Also what clap exits with.
+const USAGE: u8 = 2;
 
 /// A line of a result. A reader that has gone away is no error of ours.
 pub(crate) fn line(text: &str) {
@@ -20,6 +22,12 @@ pub(crate) fn note(text: &str) {
 /// Why a command ends without a result.
 pub(crate) fn error(message: &str) {
     let _ = writeln!(std::io::stderr().lock(), "error: {message}");
+}
+
+/// Says what is wrong with arguments or configuration, and gives the exit code for it.
+pub(crate) fn usage(message: &str) -> ExitCode {
+    error(message);
+    ExitCode::from(USAGE)
 }
 
 /// Says what failed at work, and gives the exit code for it.

@@ -20,6 +20,7 @@ mod decimal;
 mod decode;
 mod encode;
 mod error;
+pub mod faults;
 mod login;
 #[cfg(test)]
 mod noise;
@@ -34,6 +35,8 @@ mod types;
 mod xml;
 
 pub use tls::TlsMaterial;
+
+use faults::Faults;
 
 /// Where rows go.
 #[derive(Clone, Debug)]
@@ -81,6 +84,8 @@ pub struct SqlServerOptions {
     pub logins: Vec<Login>,
     /// The server's certificate; `None` makes one.
     pub tls: Option<TlsMaterial>,
+    /// What goes wrong on cue; a copy kept by the caller changes it while the server runs.
+    pub faults: Faults,
 }
 
 impl SqlServerOptions {
@@ -92,6 +97,7 @@ impl SqlServerOptions {
             database: "sinkdb".into(),
             logins: vec![Login { user: "sink".into(), password: "Sink-Local-1".into() }],
             tls: None,
+            faults: Faults::default(),
         }
     }
 }
@@ -128,6 +134,7 @@ struct Shared {
     tls: Arc<rustls::ServerConfig>,
     strict_tls: Arc<rustls::ServerConfig>,
     sessions: AtomicU32,
+    faults: Faults,
 }
 
 /// A running server. Dropping it stops it and ends its sessions; what they have not committed is rolled back.
@@ -135,6 +142,7 @@ struct Shared {
 pub struct SqlServer {
     address: SocketAddr,
     ca_pem: String,
+    faults: Faults,
     /// Its end drops the sessions with it.
     accept: AbortOnDropHandle<()>,
 }
@@ -145,7 +153,7 @@ impl SqlServer {
     /// # Errors
     /// Where the address is taken, or PostgreSQL refuses.
     pub async fn start(options: SqlServerOptions) -> Result<Self, SqlServerError> {
-        let SqlServerOptions { listen, storage, database, logins, tls } = options;
+        let SqlServerOptions { listen, storage, database, logins, tls, faults } = options;
         let tls = match tls {
             Some(tls) => tls,
             None => TlsMaterial::generate()?,
@@ -159,13 +167,14 @@ impl SqlServer {
             tls: tls.server_config()?,
             strict_tls: tls.strict_config()?,
             sessions: AtomicU32::new(0),
+            faults: faults.clone(),
         });
         let failed = |source| SqlServerError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         tracing::info!(%address, "stand-in for SQL Server listening, for development only");
         let accept = AbortOnDropHandle::new(tokio::spawn(accept(listener, shared)));
-        Ok(Self { address, ca_pem: tls.ca_pem, accept })
+        Ok(Self { address, ca_pem: tls.ca_pem, faults, accept })
     }
 
     /// The address that it listens on.
@@ -176,6 +185,11 @@ impl SqlServer {
     /// The certificate authority that a client has to trust, as PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// What goes wrong on cue.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// Stops listening, and waits until the sessions are gone.
@@ -206,9 +220,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         };
         let shared = shared.clone();
         let cancel = cancel.clone();
+        let mut ended = shared.faults.ended();
         sessions.tracker.spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
+                // also where the faults are gone: nobody can end the session then
+                Ok(()) = ended.changed() => {}
                 result = session::serve(stream, shared) => {
                     if let Err(error) = result {
                         tracing::debug!(%peer, %error, "session ended");

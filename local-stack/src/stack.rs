@@ -9,6 +9,7 @@ use crate::error::StackError;
 use crate::nats_server::{NatsServer, NatsServerOptions};
 use crate::password;
 use crate::postgres::{Postgres, PostgresOptions};
+use crate::sql_server::faults::Faults;
 use crate::sql_server::{Login, SqlServer, SqlServerOptions, Storage};
 use crate::tools::Tools;
 
@@ -41,6 +42,8 @@ pub struct LocalStackOptions {
     pub data_dir: Option<PathBuf>,
     /// What becomes of the rows of a bulk load.
     pub storage: SqlStorage,
+    /// What goes wrong with the SQL server on cue; a copy kept by the caller changes it while the stack runs.
+    pub faults: Faults,
 }
 
 impl Default for LocalStackOptions {
@@ -51,6 +54,7 @@ impl Default for LocalStackOptions {
             sql_port: None,
             data_dir: None,
             storage: SqlStorage::default(),
+            faults: Faults::default(),
         }
     }
 }
@@ -72,7 +76,7 @@ pub struct LocalStack {
 impl LocalStack {
     /// Starts everything and waits until it takes connections.
     pub async fn start(options: LocalStackOptions) -> Result<Self, StackError> {
-        let LocalStackOptions { tools, nats_port, sql_port, data_dir, storage } = options;
+        let LocalStackOptions { tools, nats_port, sql_port, data_dir, storage, faults } = options;
         let (temporary, folder) = match &data_dir {
             Some(folder) => {
                 std::fs::create_dir_all(folder).map_err(StackError::io("make the folder", folder))?;
@@ -113,6 +117,7 @@ impl LocalStack {
             database: DATABASE.to_owned(),
             logins: vec![Login { user: USER.to_owned(), password: password.clone() }],
             tls: None,
+            faults,
         })
         .await?;
 

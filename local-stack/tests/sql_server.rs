@@ -8,6 +8,8 @@
 
 #[path = "sql_server/bulk.rs"]
 mod bulk;
+#[path = "sql_server/faults.rs"]
+mod faults;
 #[path = "sql_server/fixture.rs"]
 mod fixture;
 #[path = "sql_server/login.rs"]

@@ -81,6 +81,8 @@ pub(super) enum ConnectionError {
     Protocol(&'static str),
     #[error("postgresql session lost: {0}")]
     Database(String),
+    #[error("ended as a fault asks for it")]
+    Fault,
 }
 
 /// Reads packets. Every method may be dropped in the middle without losing a byte.

@@ -21,6 +21,7 @@ use super::token::{Done, DoneKind, EnvironmentChange, write_done, write_environm
 mod bulk;
 mod command;
 mod execute;
+mod faults;
 mod handshake;
 mod procedure;
 mod rpc;
@@ -85,11 +86,12 @@ struct Session {
     /// The client took its request back: the error that follows is not for it.
     is_cancelled: Arc<std::sync::atomic::AtomicBool>,
     done_kind: DoneKind,
+    faults: faults::SessionFaults,
 }
 
 /// Serves a connection until its client leaves.
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), ConnectionError> {
-    let Some(handshake::Accepted { mut reader, mut writer, user }) =
+    let Some(handshake::Accepted { mut reader, mut writer, user, mut admission }) =
         handshake::accept(stream, &shared).await?
     else {
         return Ok(());
@@ -101,6 +103,7 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), 
             tracing::debug!(%error, "postgresql session ended");
         }
     });
+    faults::before_welcome(&mut admission, &mut reader).await?;
     let session_id =
         i16::try_from(51 + shared.sessions.fetch_add(1, Ordering::Relaxed) % 32_000).unwrap_or(51);
     let mut session = Session {
@@ -128,6 +131,7 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), 
         bulk: None,
         is_cancelled: Arc::default(),
         done_kind: DoneKind::Batch,
+        faults: faults::SessionFaults::new(admission),
     };
     session.prepare_postgres().await?;
     handshake::welcome(&mut writer).await?;
@@ -155,6 +159,9 @@ impl Session {
                 other => other?,
             };
             self.is_cancelled.store(false, Ordering::Relaxed);
+            if faults::is_request(packet.kind) {
+                self.check_token()?;
+            }
             if packet.resets_connection() {
                 self.reset(writer, packet.keeps_transaction()).await?;
             }
@@ -166,7 +173,7 @@ impl Session {
                 }
                 PacketKind::BulkLoad => {
                     self.load(reader, writer).await?;
-                    writer.finish().await?;
+                    self.send_answer(reader, writer).await?;
                 }
                 PacketKind::SqlBatch | PacketKind::Rpc | PacketKind::TransactionManager => {
                     if let Some(message) = read_message(reader).await? {
@@ -216,7 +223,7 @@ impl Session {
             reader.take(packet, &mut BytesMut::new());
             attention(writer);
         }
-        writer.finish().await
+        self.send_answer(reader, writer).await
     }
 
     async fn process(
@@ -274,6 +281,7 @@ impl Session {
     fn fail(&mut self, writer: &mut Writer, error: &SqlError) {
         self.facts.last_error = error.number;
         self.facts.row_count = 0;
+        self.faults.failed(error);
         if !self.is_cancelled.load(Ordering::Relaxed) {
             write_error(&mut writer.buffer, error);
         }

@@ -1,6 +1,7 @@
 //! A server of its own for each test.
 
 use local_stack::postgres::{Postgres, PostgresOptions};
+use local_stack::sql_server::faults::Faults;
 use local_stack::sql_server::{SqlServer, SqlServerOptions, Storage};
 use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel, Row};
 use tokio::net::TcpStream;
@@ -20,16 +21,21 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn start() -> Self {
-        Self::with(Storage::Postgres).await
+        Self::with(Storage::Postgres, Faults::default()).await
+    }
+
+    pub(crate) async fn with_faults(faults: Faults) -> Self {
+        Self::with(Storage::Postgres, faults).await
     }
 
     pub(crate) async fn discarding() -> Self {
-        Self::with(Storage::Discard).await
+        Self::with(Storage::Discard, Faults::default()).await
     }
 
-    async fn with(storage: impl Fn(tokio_postgres::Config) -> Storage) -> Self {
+    async fn with(storage: impl Fn(tokio_postgres::Config) -> Storage, faults: Faults) -> Self {
         let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
-        let server = SqlServer::start(SqlServerOptions::new(storage(postgres.config()))).await.unwrap();
+        let options = SqlServerOptions { faults, ..SqlServerOptions::new(storage(postgres.config())) };
+        let server = SqlServer::start(options).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let ca_file = folder.path().join("ca.pem");
         std::fs::write(&ca_file, server.ca_pem()).unwrap();

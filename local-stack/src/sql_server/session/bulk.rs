@@ -161,6 +161,7 @@ impl Session {
             }
             Some(load) => self.load_rows(reader, writer, load).await,
         }?;
+        let outcome = self.after_load(outcome)?;
         match outcome {
             Ok(Some(rows)) => {
                 self.facts.last_error = 0;
@@ -244,6 +245,9 @@ impl Session {
         reader: &mut Reader,
         load: &Load,
     ) -> Result<Result<Option<u64>, SqlError>, ConnectionError> {
+        if let Some(error) = self.before_load()? {
+            return Ok(drain(reader, BytesMut::new(), false).await?.map_or(Err(error), |()| Ok(None)));
+        }
         let sink = match &self.shared.storage {
             Storage::Discard(_) => None,
             Storage::Postgres(_) => match self.client.copy_in::<_, Bytes>(&load.copy).await {
@@ -273,6 +277,7 @@ impl Session {
             }
             reader.take(packet, &mut message);
             let last = packet.is_last();
+            let before = rows.as_ref().map_or(0, |rows| rows.count);
             let step = take_rows(&mut rows, &mut message, load, last);
             if let Err(error) = step {
                 drop(sink);
@@ -288,6 +293,7 @@ impl Session {
                 }
                 continue;
             };
+            self.during_load(rows.count - before, last).await?;
             if rows.piece.len() >= PIECE_BYTES {
                 match &mut sink {
                     None => rows.piece.clear(),

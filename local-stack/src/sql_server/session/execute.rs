@@ -92,6 +92,9 @@ impl Session {
         writer: &mut Writer,
         statement: &Statement,
     ) -> Result<Flow, ConnectionError> {
+        if let Some(error) = self.refused_write(statement) {
+            return self.raise(writer, error).await;
+        }
         let outcome = match statement {
             Statement::Sql(sql) => return self.sql(writer, sql).await,
             Statement::Ddl(ddl) => {

@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::Shared;
 use super::super::error::SqlError;
+use super::super::faults::Admission;
 use super::super::login::{Encryption, Login7, MAX_LOGIN_BYTES, PreLogin, write_prelogin};
 use super::super::packet::{
     ConnectionError, DEFAULT_PACKET_BYTES, MAX_ENCRYPTED_PACKET_BYTES, MAX_PACKET_BYTES, MIN_PACKET_BYTES,
@@ -34,6 +35,7 @@ pub(super) struct Accepted {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) user: String,
+    pub(super) admission: Admission,
 }
 
 /// Leads a client through PRELOGIN, TLS and LOGIN7. `None` where its login was refused.
@@ -62,19 +64,19 @@ async fn accept_now(stream: TcpStream, shared: &Arc<Shared>) -> Result<Option<Ac
     let transport = if encryption == Encryption::LoginOnly { transport.into_plain() } else { transport };
     let is_encrypted = matches!(transport, Transport::Tls(_));
     let (read_half, write_half) = tokio::io::split(transport);
-    let mut accepted = Accepted {
-        reader: PacketReader::new(read_half),
-        writer: PacketWriter::new(write_half),
-        user: login.user.clone(),
+    let mut writer = PacketWriter::new(write_half);
+    let admitted = check(&login, shared).and_then(|()| shared.faults.admit(&shared.database, &login.user));
+    let admission = match admitted {
+        Ok(admission) => admission,
+        Err(error) => {
+            tracing::debug!(user = login.user, number = error.number, "login refused");
+            write_error(&mut writer.buffer, &error);
+            write_done(&mut writer.buffer, DoneKind::Batch, Done { error: true, ..Done::default() });
+            writer.finish().await?;
+            return Ok(None);
+        }
     };
-    if let Err(error) = check(&login, shared) {
-        tracing::debug!(user = login.user, number = error.number, "login refused");
-        write_error(&mut accepted.writer.buffer, &error);
-        write_done(&mut accepted.writer.buffer, DoneKind::Batch, Done { error: true, ..Done::default() });
-        accepted.writer.finish().await?;
-        return Ok(None);
-    }
-    acknowledge(&mut accepted.writer, &login, &shared.database, is_encrypted);
+    acknowledge(&mut writer, &login, &shared.database, is_encrypted);
     tracing::debug!(
         user = login.user,
         host = login.host,
@@ -82,7 +84,7 @@ async fn accept_now(stream: TcpStream, shared: &Arc<Shared>) -> Result<Option<Ac
         encrypted = is_encrypted,
         "login"
     );
-    Ok(Some(accepted))
+    Ok(Some(Accepted { reader: PacketReader::new(read_half), writer, user: login.user, admission }))
 }
 
 /// TDS 8: TLS first, and PRELOGIN within it.

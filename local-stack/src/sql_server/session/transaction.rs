@@ -25,7 +25,7 @@ const REQUEST_SAVE: u16 = 9;
 const FLAG_BEGIN_AFTER: u8 = 1;
 
 impl Session {
-    async fn postgres(&self, sql: &str) -> Outcome<()> {
+    pub(super) async fn postgres(&self, sql: &str) -> Outcome<()> {
         match self.client.batch_execute(sql).await {
             Ok(()) => Ok(Ok(())),
             Err(error) => Ok(Err(self.explain(&error, "statement")?)),
@@ -77,8 +77,11 @@ impl Session {
                 "The current transaction cannot be committed and cannot support operations that write to the log file. Roll back the transaction.",
             )));
         }
-        let committed = self.postgres("COMMIT").await?;
+        let committed = self.commit_in_postgres().await?;
         let descriptor = self.end_transaction();
+        if self.faults.ends_session() {
+            return Ok(committed);
+        }
         write_environment_change(
             &mut writer.buffer,
             match committed {
