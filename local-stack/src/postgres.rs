@@ -17,7 +17,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -214,14 +214,22 @@ impl Postgres {
 
     async fn start_on(&mut self, port: Option<u16>) -> Result<(), StackError> {
         let mut tries = if port.is_some() { 1 } else { PORT_TRIES };
+        let started = Instant::now();
         loop {
-            tries -= 1;
+            tries = tries.saturating_sub(1);
             self.port = match port {
                 Some(port) => port,
                 None => free_port().map_err(StackError::io("find a port for", Path::new(NAME)))?,
             };
             match self.start_once().await {
                 Err(StackError::Start { log, .. }) if tries > 0 && log.contains("Address already in use") => {
+                }
+                // A session that was killed is not gone at once, and holds the memory that it shares until it is.
+                Err(StackError::Start { log, .. })
+                    if started.elapsed() < START_LIMIT
+                        && log.contains("pre-existing shared memory block") =>
+                {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 Err(error) => return Err(error),
                 Ok(process) => {
