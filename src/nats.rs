@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -43,6 +44,11 @@ pub async fn connect(servers: &[String], options: ConnectOptions, ping_interval:
         };
         Error::new(Phase::Nats, kind, format!("cannot connect to {}: {error}", servers.join(", ")))
     })
+}
+
+/// Whether there is a connection now: without one nothing that is published can arrive soon.
+pub fn is_connected(client: &Client) -> bool {
+    client.connection_state() == State::Connected
 }
 
 /// Resolves when the server has worked through everything that was published before: a message to ourselves comes back

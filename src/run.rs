@@ -101,7 +101,8 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
     }
     observer.abort();
     // What was given back counts only when the server has read it.
-    if !matches!(tokio::time::timeout(LAST_WORD, nats::round_trip(&client)).await, Ok(Ok(()))) {
+    let last_word = async { nats::is_connected(&client) && nats::round_trip(&client).await.is_ok() };
+    if !matches!(tokio::time::timeout(LAST_WORD, last_word).await, Ok(true)) {
         tracing::warn!(
             "nats did not take the last messages, what they give back is delivered again after ack_wait"
         );

@@ -34,6 +34,11 @@ impl Shutdown {
         self.stop_intake.is_cancelled()
     }
 
+    /// Whether what is in flight is to be given up.
+    pub fn is_forced(&self) -> bool {
+        self.force.is_cancelled()
+    }
+
     /// Resolves when a stop was asked for.
     pub async fn stopping(&self) {
         self.stop_intake.cancelled().await;
@@ -97,7 +102,9 @@ mod tests {
     #[tokio::test]
     async fn force_includes_stop() {
         let shutdown = Shutdown::new();
+        assert!(!shutdown.is_forced());
         shutdown.force();
+        assert!(shutdown.is_forced());
         shutdown.stopping().await;
         shutdown.forced().await;
     }

@@ -289,13 +289,14 @@ impl Worker {
         }
     }
 
-    /// `false` where the process gave up before the server confirmed.
+    /// `false` where the process gave up before the server confirmed. Where the consumer is gone instead, the rest of the
+    /// batch goes on: nobody else has it.
     async fn acknowledge(&self, claims: Vec<Claim>, durable: &Durable) -> bool {
         match self.settler.acknowledge(claims, durable).await {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(pipeline = %self.pipeline, %error, "committed events will be delivered again");
-                false
+                tracing::warn!(pipeline = %self.pipeline, %error, "durable events are not acknowledged");
+                !self.shutdown.is_forced()
             }
         }
     }

@@ -323,7 +323,20 @@ impl Puller {
     ///
     /// An open pull cannot be called off. The server works on a busy one after the subscription is gone, and what it
     /// delivers then reaches nobody: so first the pull is received to its end, or until nothing has come for a while.
-    async fn leave(&self, mut subscription: Subscriber, pull: &Subject, mut missing: usize) -> Result<()> {
+    async fn leave(&self, subscription: Subscriber, pull: &Subject, missing: usize) -> Result<()> {
+        tokio::select! {
+            left = self.receive_the_rest(subscription, pull, missing) => left,
+            // What is not given back comes again after `ack_wait`.
+            () = self.shutdown.forced() => Ok(()),
+        }
+    }
+
+    async fn receive_the_rest(
+        &self,
+        mut subscription: Subscriber,
+        pull: &Subject,
+        mut missing: usize,
+    ) -> Result<()> {
         // An idle pull that is seldom served would otherwise be held open until it expires.
         let deadline = Instant::now() + PATIENCE_AT_A_STOP;
         while missing > 0

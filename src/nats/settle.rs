@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::{Claim, Durable, Ledger, Unconfirmed};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
+use crate::nats::is_connected;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 use crate::status::PipelineStatus;
@@ -136,7 +137,9 @@ impl Settler {
     async fn give_back(&self, ledger: &Ledger) {
         let patience = async {
             self.shutdown.forced().await;
-            tokio::time::sleep(LAST_WORD).await;
+            if is_connected(&self.client) {
+                tokio::time::sleep(LAST_WORD).await;
+            }
         };
         let returned = ledger.take_returned();
         let count = returned.len();
@@ -150,6 +153,7 @@ impl Settler {
             Ok(())
         };
         let given_back = tokio::select! {
+            biased;
             given_back = giving_back => given_back,
             () = patience => Err("nats does not take them".to_owned()),
         };
