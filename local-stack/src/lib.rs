@@ -6,6 +6,7 @@ mod password;
 mod port;
 pub mod postgres;
 mod process;
+pub mod proxy;
 pub mod sql_server;
 pub mod stack;
 pub mod tools;
