@@ -53,6 +53,8 @@ pub(super) enum Statement {
     Save(String),
     Throw(Option<Box<(Expr, Expr, Expr)>>),
     Print(Box<Expr>),
+    /// Seconds.
+    WaitFor(f64),
     Use(String),
     Execute(Box<Execute>),
     Return,
@@ -294,6 +296,9 @@ impl Reader<'_> {
         }
         if self.accept("PRINT") {
             return Ok(Statement::Print(Box::new(self.expression()?)));
+        }
+        if self.accept("WAITFOR") {
+            return self.wait_for();
         }
         if self.accept("USE") {
             return Ok(Statement::Use(self.identifier()?));

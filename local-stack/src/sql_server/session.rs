@@ -20,6 +20,7 @@ use super::token::{Done, DoneKind, EnvironmentChange, write_done, write_environm
 
 mod bulk;
 mod command;
+mod describe;
 mod execute;
 mod faults;
 mod handshake;
@@ -176,8 +177,15 @@ impl Session {
                     self.send_answer(reader, writer).await?;
                 }
                 PacketKind::SqlBatch | PacketKind::Rpc | PacketKind::TransactionManager => {
-                    if let Some(message) = read_message(reader).await? {
-                        self.answer(reader, writer, packet.kind, &message).await?;
+                    match read_message(reader).await? {
+                        Message::Whole(message) => {
+                            self.answer(reader, writer, packet.kind, &message).await?;
+                        }
+                        Message::Ignored => {
+                            attention(writer);
+                            writer.finish().await?;
+                        }
+                        Message::Interrupted => {}
                     }
                 }
                 PacketKind::Login | PacketKind::PreLogin => {
@@ -221,6 +229,7 @@ impl Session {
         if is_cancelled.load(Ordering::Relaxed) {
             let packet = reader.peek().await?;
             reader.take(packet, &mut BytesMut::new());
+            // in the message that was interrupted, where tiberius and the ODBC driver look for it
             attention(writer);
         }
         self.send_answer(reader, writer).await
@@ -307,19 +316,27 @@ fn attention(writer: &mut Writer) {
     write_done(&mut writer.buffer, DoneKind::Batch, Done { attention: true, ..Done::default() });
 }
 
-/// Reads a message to its end. `None` where the client took it back.
-async fn read_message(reader: &mut Reader) -> Result<Option<BytesMut>, ConnectionError> {
+/// A request as it came.
+enum Message {
+    Whole(BytesMut),
+    /// The client took it back at its end, and waits for an answer all the same.
+    Ignored,
+    /// An attention in the middle of it stands for its end, and is answered on its own.
+    Interrupted,
+}
+
+/// Reads a message to its end.
+async fn read_message(reader: &mut Reader) -> Result<Message, ConnectionError> {
     let mut message = BytesMut::new();
     let mut kind = None;
     loop {
         let packet: Packet = reader.peek().await?;
         if *kind.get_or_insert(packet.kind) != packet.kind {
-            // an attention in the middle of a request stands for its end
-            return Ok(None);
+            return Ok(Message::Interrupted);
         }
         reader.take(packet, &mut message);
         if packet.is_last() {
-            return Ok(if packet.is_ignored() { None } else { Some(message) });
+            return Ok(if packet.is_ignored() { Message::Ignored } else { Message::Whole(message) });
         }
         if message.len() > MAX_REQUEST_BYTES {
             return Err(ConnectionError::Protocol("request too long"));

@@ -90,6 +90,13 @@ pub(super) fn write_type_info(out: &mut Vec<u8>, sql_type: SqlType, nullable: bo
     }
 }
 
+/// The number of the type under which a value that may be NULL is sent.
+pub(super) fn nullable_token(sql_type: SqlType) -> u8 {
+    let mut info = Vec::new();
+    write_type_info(&mut info, sql_type, true);
+    info.first().copied().unwrap_or(NULL_TYPE)
+}
+
 fn put_length(out: &mut Vec<u8>, token: u8, length: u16) {
     out.push(token);
     out.extend_from_slice(&length.to_le_bytes());

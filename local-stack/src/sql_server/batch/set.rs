@@ -122,6 +122,34 @@ impl Reader<'_> {
         Ok(Statement::SetOption(option))
     }
 
+    /// `WAITFOR DELAY 'hh:mm[:ss[.mmm]]'`.
+    pub(super) fn wait_for(&mut self) -> Result<Statement, SqlError> {
+        if !self.accept("DELAY") {
+            return Err(SqlError::unsupported("WAITFOR of anything but DELAY"));
+        }
+        let text = match self.parser.next_token().token {
+            Token::SingleQuotedString(text) | Token::NationalStringLiteral(text) => text,
+            _ => return Err(SqlError::unsupported("WAITFOR DELAY of what is not a constant")),
+        };
+        let wrong = || {
+            SqlError::new(
+                148,
+                15,
+                1,
+                format!("Incorrect time syntax in time string '{text}' used with WAITFOR."),
+            )
+        };
+        let mut seconds = 0.0;
+        let mut unit = 3600.0;
+        for part in text.split(':') {
+            let number = Some(part).filter(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+            seconds += unit * number.and_then(|part| part.parse::<f64>().ok()).ok_or_else(wrong)?;
+            unit /= 60.0;
+        }
+        // less than a day
+        if (0.0..86_400.0).contains(&seconds) { Ok(Statement::WaitFor(seconds)) } else { Err(wrong()) }
+    }
+
     /// What follows the name of an option: a word, a number with its sign, or a text.
     pub(super) fn set_value(&mut self) -> Result<String, SqlError> {
         let minus = self.accept_token(&Token::Minus);

@@ -234,16 +234,27 @@ pub(super) fn old_date_time_style(style: &str) -> Option<&'static str> {
 /// Text that is known when the statement is: a constant or a variable. PostgreSQL has no function that keeps
 /// XML as SQL Server does.
 fn text_to_xml(sql: &str) -> Result<String, SqlError> {
-    let null = sql == "NULL::text";
-    let literal = sql.strip_prefix('\'').and_then(|rest| rest.strip_suffix("'::text"));
-    match literal.map(|literal| literal.replace("''", "\u{0}")) {
-        Some(literal) if !literal.contains('\'') => {
-            let text = super::super::xml::normalize(&literal.replace('\u{0}', "'"))?;
-            Ok(format!("{}::text", quote_literal(&text)))
-        }
-        _ if null => Ok(sql.to_owned()),
-        _ => Err(SqlError::unsupported("conversion to xml of what is neither a constant nor a variable")),
+    if sql == "NULL::text" || sql.starts_with("tsql.cut(NULL::text, ") {
+        return Ok("NULL::text".to_owned());
     }
+    match known_text(sql) {
+        Some(text) => Ok(format!("{}::text", quote_literal(&super::super::xml::normalize(&text)?))),
+        None => Err(SqlError::unsupported("conversion to xml of what is neither a constant nor a variable")),
+    }
+}
+
+/// The text of a literal as `quote_literal` writes it, or of one that `sized_text` fits into a length.
+fn known_text(sql: &str) -> Option<String> {
+    let cut = sql.strip_prefix("tsql.cut(").and_then(|rest| rest.strip_suffix(", 'u', false)"));
+    let (literal, size) = match cut.and_then(|rest| rest.rsplit_once(", ")) {
+        Some((literal, size)) => (literal, size.parse().ok()?),
+        None => (sql, usize::MAX),
+    };
+    let quoted = literal.strip_prefix('\'')?.strip_suffix("'::text")?;
+    // two quotes stand for one, and no U+0000 is in any text here
+    let text = quoted.replace("''", "\u{0}");
+    let text = (!text.contains('\'')).then(|| text.replace('\u{0}', "'"))?;
+    (text.encode_utf16().count() <= size).then_some(text)
 }
 
 /// Ticks from 0001-01-01 to 1900-01-01, the day of a time of day without one.

@@ -113,8 +113,10 @@ impl Session {
                     ),
                 )));
             }
+            // FreeTDS announces xml as nvarchar(max), which it is on the wire
+            let as_text = |sql_type: SqlType| sql_type.is_text() || sql_type == SqlType::Xml;
             if let Some(announced) = bulk.columns.get(index).map(|column| column.sql_type)
-                && announced.is_text() != column.sql_type.is_text()
+                && as_text(announced) != as_text(column.sql_type)
             {
                 return Ok(Err(SqlError::new(
                     206,

@@ -173,6 +173,13 @@ impl Session {
                     Err(error) => Err(error),
                 }
             }
+            Statement::WaitFor(seconds) => {
+                let sql = format!("SELECT pg_sleep({seconds})");
+                match self.client.batch_execute(&sql).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.explain(&error, "WAITFOR")?),
+                }
+            }
             Statement::Use(name) => {
                 let database = self.shared.database.clone();
                 if name.eq_ignore_ascii_case(&database) {

@@ -71,6 +71,10 @@ async fn accept_now(stream: TcpStream, shared: &Arc<Shared>) -> Result<Option<Ac
         Err(error) => {
             tracing::debug!(user = login.user, number = error.number, "login refused");
             write_error(&mut writer.buffer, &error);
+            if error.number == 4060 {
+                // SQL Server says both, in this order
+                write_error(&mut writer.buffer, &login_failed(&login.user));
+            }
             write_done(&mut writer.buffer, DoneKind::Batch, Done { error: true, ..Done::default() });
             writer.finish().await?;
             return Ok(None);
@@ -140,7 +144,7 @@ fn check(login: &Login7, shared: &Shared) -> Result<(), SqlError> {
         .iter()
         .any(|own| own.user.eq_ignore_ascii_case(&login.user) && own.password == login.password);
     if !known {
-        return Err(SqlError::new(18456, 14, 1, format!("Login failed for user '{}'.", login.user)));
+        return Err(login_failed(&login.user));
     }
     if !login.database.is_empty() && !login.database.eq_ignore_ascii_case(&shared.database) {
         return Err(SqlError::new(
@@ -151,6 +155,10 @@ fn check(login: &Login7, shared: &Shared) -> Result<(), SqlError> {
         ));
     }
     Ok(())
+}
+
+fn login_failed(user: &str) -> SqlError {
+    SqlError::new(18456, 14, 1, format!("Login failed for user '{user}'."))
 }
 
 /// Collects the answer to a login; it is sent when the session behind it stands.

@@ -67,6 +67,7 @@ enum Procedure {
     PrepareAndExecute,
     Unprepare,
     ResetConnection,
+    DescribeParameters,
 }
 
 impl Session {
@@ -136,6 +137,17 @@ impl Session {
         let mut parameters = parameters.into_iter();
         match procedure {
             Procedure::ResetConnection => Ok(Ok(Vec::new())),
+            Procedure::DescribeParameters => {
+                let Some(text) = parameters.next().as_ref().and_then(Parameter::text) else {
+                    return Ok(Err(missing("@tsql")));
+                };
+                // parameters that are declared already are none that somebody asks for
+                if parameters.next().is_some() {
+                    let what = "sp_describe_undeclared_parameters with declared parameters";
+                    return Ok(Err(SqlError::unsupported(what)));
+                }
+                Ok(self.describe_parameters(writer, &text).await?.map(|()| Vec::new()))
+            }
             Procedure::ExecuteSql => {
                 let Some(text) = parameters.next().as_ref().and_then(Parameter::text) else {
                     return Ok(Err(missing("@statement")));
@@ -297,6 +309,7 @@ fn read_call(cursor: &mut Cursor<'_>) -> Result<(Procedure, Vec<Parameter>), Val
             "sp_prepexec" => Procedure::PrepareAndExecute,
             "sp_unprepare" => Procedure::Unprepare,
             "sp_reset_connection" => Procedure::ResetConnection,
+            "sp_describe_undeclared_parameters" => Procedure::DescribeParameters,
             _ => {
                 return Err(SqlError::new(
                     2812,

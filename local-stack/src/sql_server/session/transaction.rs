@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::encode::quote_identifier;
 use super::super::error::SqlError;
 use super::super::packet::ConnectionError;
-use super::super::read::Cursor;
+use super::super::read::{Cursor, Truncated};
 use super::super::token::{Done, EnvironmentChange, write_environment_change};
 use super::{Session, Writer};
 
@@ -225,13 +225,13 @@ impl Session {
                 self.begin_again(writer, cursor, ended).await?
             }
             REQUEST_ROLLBACK => {
-                let Ok(name) = cursor.short_text() else { return Err(malformed) };
+                let Ok(name) = transaction_name(&mut cursor) else { return Err(malformed) };
                 let savepoint = (!name.is_empty()).then_some(name.as_str());
                 let ended = self.roll_back(writer, savepoint).await?;
                 if savepoint.is_some() { ended } else { self.begin_again_flag(writer, cursor, ended).await? }
             }
             REQUEST_SAVE => {
-                let Ok(name) = cursor.short_text() else { return Err(malformed) };
+                let Ok(name) = transaction_name(&mut cursor) else { return Err(malformed) };
                 self.save(&name).await?
             }
             _ => Err(SqlError::unsupported("distributed transaction")),
@@ -253,7 +253,7 @@ impl Session {
         mut cursor: Cursor<'_>,
         ended: Result<(), SqlError>,
     ) -> Outcome<()> {
-        let _name = cursor.short_text();
+        let _name = transaction_name(&mut cursor);
         self.begin_again_flag(writer, cursor, ended).await
     }
 
@@ -286,4 +286,10 @@ impl Session {
 /// Users' savepoints have names of their own, and names compare without case.
 fn savepoint_name(name: &str) -> String {
     quote_identifier(&super::super::catalogue::postgres_name(&format!("user {}", name.to_lowercase())))
+}
+
+/// A transaction's or a savepoint's name: its length is in bytes, unlike that of other names.
+fn transaction_name(cursor: &mut Cursor<'_>) -> Result<String, Truncated> {
+    let length = usize::from(cursor.u8()?);
+    cursor.take(length).map(super::super::read::decode_utf16)
 }
