@@ -1,29 +1,36 @@
 # Needs cargo with a C compiler, python3 and make; the rest is installed into .tools on first use.
 
 PROGRAM := $(or $(CARGO_TARGET_DIR),target)/release/nats-sql-sink
+STAND_IN := $(or $(CARGO_TARGET_DIR),target)/debug/examples/stand_in
 TOOLS := $(CURDIR)/.tools
-export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH)
+export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH):$(TOOLS)/node/bin
 
 # "ci" reports less and runs on after a failure
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fmt clean tools needs
+.PHONY: help demo test test-clients lint fmt clean tools clients needs
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 demo: tools ## the whole thing on this machine; ARGS="--events 1000000 --report json" is passed on
 	cargo build --release --locked
 	$(PROGRAM) demo $(ARGS)
 
-test: tools ## every test, against a real nats-server and a real PostgreSQL
+test: tools clients ## every test, against a real nats-server and a real PostgreSQL
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -x; cargo nextest run --workspace --locked --profile $(NEXTEST_PROFILE); \
 	else \
 		set -x; cargo test --workspace --locked --lib --bins --tests $(if $(CI),--no-fail-fast); \
 	fi
 	cargo test --workspace --locked --doc --quiet
+
+test-clients: tools clients ## SQL clients that others wrote, against the local stack's SQL server: a matrix
+	@python3 scripts/tools.py node
+	cargo build --package local-stack --locked --examples
+	PYTHONPATH=$(TOOLS)/clients NODE_PATH=$(TOOLS)/tedious/node_modules \
+		python3 local-stack/clients/matrix.py $(STAND_IN) mssql-python pymssql python-tds tedious
 
 lint: needs ## formatting, clippy, licences and sources of the dependencies, deployment files
 	cargo fmt --all --check
@@ -43,6 +50,9 @@ clean: ## remove what was built, and the installed tools
 
 tools: needs ## install nats-server and PostgreSQL into .tools
 	@python3 scripts/tools.py servers
+
+clients: needs
+	@python3 scripts/tools.py clients
 
 needs:
 	@command -v cargo >/dev/null || { echo "error: cargo is missing: install Rust (rustup), then run make again" >&2; exit 1; }

