@@ -8,6 +8,8 @@
 
 #[path = "sql_server/bulk.rs"]
 mod bulk;
+#[path = "sql_server/concurrency.rs"]
+mod concurrency;
 #[path = "sql_server/faults.rs"]
 mod faults;
 #[path = "sql_server/fixture.rs"]

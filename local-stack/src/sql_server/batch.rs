@@ -22,7 +22,7 @@ mod transaction;
 pub(super) use ddl::{
     ColumnDefinition, ConstraintDefinition, ConstraintKind, Ddl, IndexDefinition, IndexKind, TableItem,
 };
-pub(super) use execute::{Argument, Execute};
+pub(super) use execute::{AppLockCall, AppLockProcedure, Argument, Execute};
 pub(super) use insert_bulk::InsertBulk;
 pub(super) use set::SetOption;
 use tokens::is_bare_word;
@@ -57,6 +57,7 @@ pub(super) enum Statement {
     WaitFor(f64),
     Use(String),
     Execute(Box<Execute>),
+    AppLock(Box<AppLockCall>),
     Return,
 }
 

@@ -18,12 +18,14 @@ use super::read::Cursor;
 use super::tls::Transport;
 use super::token::{Done, DoneKind, EnvironmentChange, write_done, write_environment_change, write_error};
 
+mod app_lock;
 mod bulk;
 mod command;
 mod describe;
 mod execute;
 mod faults;
 mod handshake;
+mod options;
 mod procedure;
 mod rpc;
 mod structure;
@@ -83,6 +85,9 @@ struct Session {
     tables: Tables,
     prepared: HashMap<i32, Prepared>,
     last_handle: i32,
+    /// What a procedure that was called by its name returns.
+    return_status: i32,
+    app_locks: Vec<app_lock::AppLock>,
     bulk: Option<bulk::Load>,
     /// The client took its request back: the error that follows is not for it.
     is_cancelled: Arc<std::sync::atomic::AtomicBool>,
@@ -129,6 +134,8 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), 
         tables: Tables::new(),
         prepared: HashMap::new(),
         last_handle: 0,
+        return_status: 0,
+        app_locks: Vec::new(),
         bulk: None,
         is_cancelled: Arc::default(),
         done_kind: DoneKind::Batch,
@@ -271,6 +278,7 @@ impl Session {
         if !keep_transaction && self.facts.transaction_count > 0 {
             self.roll_back_all(writer).await?;
         }
+        self.release_session_locks().await?;
         self.options = Options::default();
         self.prepared.clear();
         self.bulk = None;
@@ -304,7 +312,12 @@ impl Session {
 
     /// What PostgreSQL's error means; a lost session ends the connection.
     fn explain(&self, error: &tokio_postgres::Error, verb: &str) -> Result<SqlError, ConnectionError> {
-        if self.client.is_closed() {
+        // a server that ends (class 57P) answers nothing that could be relied on, a COMMIT least of all
+        let is_lost = match error.as_db_error() {
+            None => true,
+            Some(error) => error.code().code().starts_with("57P"),
+        };
+        if is_lost || self.client.is_closed() {
             return Err(ConnectionError::Database(error.to_string()));
         }
         Ok(from_postgres(error, StatementContext { verb, database: &self.shared.database }))

@@ -14,7 +14,7 @@ pub(crate) const PASSWORD: &str = "Sink-Local-1";
 
 pub(crate) struct Fixture {
     pub(crate) server: SqlServer,
-    _postgres: Postgres,
+    pub(crate) postgres: Postgres,
     _folder: tempfile::TempDir,
     ca_file: std::path::PathBuf,
 }
@@ -39,7 +39,7 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let ca_file = folder.path().join("ca.pem");
         std::fs::write(&ca_file, server.ca_pem()).unwrap();
-        Self { server, _postgres: postgres, _folder: folder, ca_file }
+        Self { server, postgres, _folder: folder, ca_file }
     }
 
     pub(crate) fn config(&self) -> Config {

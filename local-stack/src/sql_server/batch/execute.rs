@@ -35,10 +35,38 @@ const PROCEDURES: &[(&str, &str, &str)] = &[(
         WHEN 'Latin1_General_100_BIN2_UTF8' THEN 0x0904002600 END AS tds_collation, collation_name AS collation \
         FROM sys.columns WHERE object_id = OBJECT_ID(@object) ORDER BY column_id",
 )];
+/// A procedure about the locks of applications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum AppLockProcedure {
+    Get,
+    Release,
+}
+
+/// EXECUTE of one of them.
+#[derive(Debug)]
+pub(in super::super) struct AppLockCall {
+    /// The variable that takes its return value.
+    pub(in super::super) result: Option<String>,
+    pub(in super::super) procedure: AppLockProcedure,
+    pub(in super::super) arguments: Vec<Argument>,
+}
 
 impl Reader<'_> {
     pub(super) fn execute(&mut self) -> Result<Statement, SqlError> {
         self.parser.next_token();
+        let result = match &self.parser.peek_token_ref().token {
+            Token::Word(word) if word.value.starts_with('@') => Some(self.variable()?),
+            _ => None,
+        };
+        if result.is_some() {
+            self.expect(&Token::Eq)?;
+        }
+        if let Some(call) = self.app_lock_call(result.clone())? {
+            return Ok(Statement::AppLock(Box::new(call)));
+        }
+        if result.is_some() {
+            return Err(SqlError::unsupported("return value of this procedure"));
+        }
         if self.accept_token(&Token::LParen) {
             let text = self.expression()?;
             self.expect(&Token::RParen)?;
@@ -74,6 +102,21 @@ impl Reader<'_> {
                 SqlError::new(2812, 16, 62, format!("Could not find stored procedure '{}'.", name.join(".")))
             }
         })
+    }
+
+    fn app_lock_call(&mut self, result: Option<String>) -> Result<Option<AppLockCall>, SqlError> {
+        // the name's last part decides: `sp_…`, `sys.sp_…`
+        let qualified = self.parser.peek_nth_token_ref(1).token == Token::Period;
+        let name = usize::from(qualified) * 2;
+        let procedure = if self.is_nth(name, "sp_getapplock") {
+            AppLockProcedure::Get
+        } else if self.is_nth(name, "sp_releaseapplock") {
+            AppLockProcedure::Release
+        } else {
+            return Ok(None);
+        };
+        self.object_name()?;
+        Ok(Some(AppLockCall { result, procedure, arguments: self.arguments()? }))
     }
 
     fn arguments(&mut self) -> Result<Vec<Argument>, SqlError> {

@@ -219,6 +219,12 @@ impl Session {
         for TableLock { table, mode } in &command.locks {
             before.push_str(&format!("LOCK TABLE {table} IN {mode} MODE;"));
         }
+        if has_savepoint && !command.locks.is_empty() {
+            // locks outlive an error of the statement
+            before.push_str(&format!(
+                "RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}; SAVEPOINT {STATEMENT_SAVEPOINT};"
+            ));
+        }
         let mut outcome = match before.is_empty() {
             true => Ok(Ok(0)),
             false => match self.client.batch_execute(&before).await {

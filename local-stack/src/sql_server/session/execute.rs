@@ -5,7 +5,7 @@ use futures_util::future::BoxFuture;
 use sqlparser::ast::Expr;
 use tokio_postgres::types::{FromSql, Type};
 
-use super::super::batch::{self, SetOption, Statement};
+use super::super::batch::{self, Statement};
 use super::super::bind::{BindError, Binder, Bound, Conversion, Scope, TableLock, Variable, convert};
 use super::super::catalogue::find_table;
 use super::super::encode::literal;
@@ -15,7 +15,7 @@ use super::super::token::{
     Done, DoneKind, EnvironmentChange, write_done, write_environment_change, write_info,
 };
 use super::super::types::{Collation, Length, SqlType};
-use super::transaction::Outcome;
+use super::transaction::{Outcome, ROLLBACK_STATEMENT, STATEMENT_SAVEPOINT};
 use super::{Session, Writer};
 
 /// A value in PostgreSQL's binary form, untouched.
@@ -50,6 +50,7 @@ impl Session {
                 if let Flow::Thrown(error) = self.statements(writer, &statements).await? {
                     self.fail(writer, &error);
                 }
+                self.end_doomed(writer).await?;
             }
         }
         self.end_answer(writer);
@@ -198,6 +199,7 @@ impl Session {
                 }
             }
             Statement::Execute(execute) => return self.execute(writer, execute).await,
+            Statement::AppLock(call) => return self.execute_app_lock(writer, call).await,
             Statement::Return => return Ok(Flow::End),
         };
         match outcome {
@@ -379,8 +381,19 @@ impl Session {
         }
     }
 
-    /// All rows of a query that gives few.
+    /// All rows of a query that gives few; its error does not take the transaction with it.
     pub(super) async fn rows(&self, sql: &str) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
+        if !self.needs_savepoint() {
+            return self.rows_now(sql).await;
+        }
+        self.client.batch_execute(&format!("SAVEPOINT {STATEMENT_SAVEPOINT}")).await?;
+        let rows = self.rows_now(sql).await;
+        let back = if rows.is_ok() { "" } else { ROLLBACK_STATEMENT };
+        self.client.batch_execute(&format!("{back}RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}")).await?;
+        rows
+    }
+
+    async fn rows_now(&self, sql: &str) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
         let rows = self.client.query_typed_raw(sql, std::iter::empty::<(i32, Type)>()).await?;
         rows.try_collect().await
     }
@@ -407,30 +420,6 @@ impl Session {
         Ok(literal(sql_type, value.as_deref()).map(|sql| {
             self.variables.insert(name.to_lowercase(), Variable { sql_type, sql });
         }))
-    }
-
-    async fn set_option(&mut self, option: SetOption) -> Outcome<()> {
-        match option {
-            SetOption::XactAbort(on) => self.options.xact_abort = on,
-            SetOption::NoCount(on) => self.options.no_count = on,
-            SetOption::ImplicitTransactions(on) => self.options.implicit_transactions = on,
-            SetOption::FormatOnly(on) => self.options.format_only = on,
-            SetOption::Isolation(level) => self.options.isolation = level,
-            SetOption::LockTimeout(milliseconds) => {
-                self.options.lock_timeout = milliseconds;
-                // for PostgreSQL 0 waits without end, and 1 is the shortest
-                let timeout = match milliseconds {
-                    -1 => 0,
-                    n => n.max(1),
-                };
-                if let Err(error) = self.client.batch_execute(&format!("SET lock_timeout = {timeout}")).await
-                {
-                    return Ok(Err(self.explain(&error, "SET")?));
-                }
-            }
-            SetOption::Nothing => {}
-        }
-        Ok(Ok(()))
     }
 }
 

@@ -148,9 +148,13 @@ impl Session {
             None => self.refused_commit().await?,
         };
         if let Some(error) = refused {
-            return Ok(self.postgres("ROLLBACK").await?.and(Err(error)));
+            return Ok(self.postgres(&self.rollback_sql("ROLLBACK")).await?.and(Err(error)));
         }
-        let committed = self.postgres("COMMIT").await?;
+        // to COMMIT a transaction that failed is no error in PostgreSQL, and rolls back without a word
+        let committed = self.postgres("SELECT; COMMIT").await?;
+        if let Err(error) = committed {
+            return Ok(self.postgres(&self.rollback_sql("ROLLBACK")).await?.and(Err(error)));
+        }
         match strike {
             Some(strike) if committed.is_ok() => {
                 self.after_write(strike).map(|error| error.map_or(committed, Err))

@@ -36,7 +36,8 @@ impl Session {
         let options = self.options;
         let flow = self.statements(writer, &statements).await;
         let inner = std::mem::replace(&mut self.variables, variables);
-        self.options = super::Options { isolation: self.options.isolation, ..options };
+        let isolation = self.options.isolation;
+        self.restore_options(super::Options { isolation, ..options }).await?;
         let flow = flow?;
         if !matches!(flow, Flow::Thrown(_)) {
             for (parameter, variable) in outputs {
@@ -110,7 +111,7 @@ impl Session {
     }
 
     /// An expression's value as text; NULL as the empty one.
-    async fn text(&mut self, expression: &Expr) -> Outcome<String> {
+    pub(super) async fn text(&mut self, expression: &Expr) -> Outcome<String> {
         let value = self.evaluate(expression, SqlType::NVarChar(Length::Max, Collation::Latin1)).await?;
         Ok(value.map(|value| String::from_utf8_lossy(&value.unwrap_or_default()).into_owned()))
     }

@@ -1,6 +1,6 @@
 //! Remote procedure calls: `sp_executesql` and the prepare family, by which clients send parameters.
 
-use super::super::batch::{Declaration, parse_declarations};
+use super::super::batch::{AppLockProcedure, Declaration, parse_declarations};
 use super::super::bind::{Conversion, Typed, Variable, convert};
 use super::super::decode::{ColumnDecoder, Target, ValueError};
 use super::super::encode::literal;
@@ -67,6 +67,7 @@ enum Procedure {
     PrepareAndExecute,
     Unprepare,
     ResetConnection,
+    AppLock(AppLockProcedure),
     DescribeParameters,
 }
 
@@ -95,7 +96,7 @@ impl Session {
             let mut error = false;
             match outcome {
                 Ok(returned) => {
-                    write_return_status(&mut writer.buffer, 0);
+                    write_return_status(&mut writer.buffer, std::mem::take(&mut self.return_status));
                     for (ordinal, ReturnValue { name, sql_type, value }) in (0..).zip(returned) {
                         let value = value.as_deref();
                         let written = write_return_value(&mut writer.buffer, ordinal, &name, sql_type, value);
@@ -137,6 +138,17 @@ impl Session {
         let mut parameters = parameters.into_iter();
         match procedure {
             Procedure::ResetConnection => Ok(Ok(Vec::new())),
+            Procedure::AppLock(procedure) => {
+                let arguments = parameters.map(|parameter| {
+                    let value = parameter.text().or_else(|| parameter.int().map(|value| value.to_string()));
+                    ((!parameter.name.is_empty()).then_some(parameter.name), value)
+                });
+                let status = self.app_lock(procedure, arguments.collect()).await?;
+                Ok(status.map(|status| {
+                    self.return_status = status;
+                    Vec::new()
+                }))
+            }
             Procedure::DescribeParameters => {
                 let Some(text) = parameters.next().as_ref().and_then(Parameter::text) else {
                     return Ok(Err(missing("@tsql")));
@@ -264,7 +276,7 @@ impl Session {
         }
         let options = self.options;
         let outcome = self.batch(writer, text).await;
-        self.options = options;
+        self.restore_options(options).await?;
         outcome?;
         let mut returned = Vec::new();
         for (parameter, name, sql_type) in outputs {
@@ -310,6 +322,8 @@ fn read_call(cursor: &mut Cursor<'_>) -> Result<(Procedure, Vec<Parameter>), Val
             "sp_unprepare" => Procedure::Unprepare,
             "sp_reset_connection" => Procedure::ResetConnection,
             "sp_describe_undeclared_parameters" => Procedure::DescribeParameters,
+            "sp_getapplock" => Procedure::AppLock(AppLockProcedure::Get),
+            "sp_releaseapplock" => Procedure::AppLock(AppLockProcedure::Release),
             _ => {
                 return Err(SqlError::new(
                     2812,
@@ -405,6 +419,18 @@ mod tests {
         assert_eq!(parameters[0].text().as_deref(), Some("SELECT @n"));
         assert_eq!((parameters[2].name.as_str(), parameters[2].int()), ("@n", Some(7)));
         assert_eq!(cursor.remaining(), 0);
+    }
+
+    #[test]
+    fn an_application_lock_can_be_called_by_its_name() {
+        let name: Vec<u16> = "sp_getapplock".encode_utf16().collect();
+        let mut bytes = u16::try_from(name.len()).unwrap().to_le_bytes().to_vec();
+        name.iter().for_each(|unit| bytes.extend_from_slice(&unit.to_le_bytes()));
+        bytes.extend_from_slice(&[0, 0]);
+        bytes.extend_from_slice(&call()[6..]);
+        let (procedure, parameters) = read_call(&mut Cursor::new(&bytes)).ok().unwrap();
+        assert_eq!(procedure, Procedure::AppLock(AppLockProcedure::Get));
+        assert_eq!(parameters.len(), 3);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::super::encode::quote_identifier;
 use super::super::error::SqlError;
 use super::super::packet::ConnectionError;
 use super::super::read::{Cursor, Truncated};
-use super::super::token::{Done, EnvironmentChange, write_environment_change};
+use super::super::token::{Done, DoneKind, EnvironmentChange, write_environment_change};
 use super::{Session, Writer};
 
 /// Descriptors name a transaction for the life of the server.
@@ -14,6 +14,9 @@ static LAST_DESCRIPTOR: AtomicU64 = AtomicU64::new(0x0000_0034_0000_0000);
 
 /// Before each statement within a transaction, so that its error does not take the transaction with it.
 pub(super) const STATEMENT_SAVEPOINT: &str = "tsql_statement";
+
+/// Back to it, after an error.
+pub(super) const ROLLBACK_STATEMENT: &str = "ROLLBACK TO SAVEPOINT tsql_statement; ";
 
 /// What a statement of this server's own can end with: SQL Server's error, or the connection's end.
 pub(super) type Outcome<T> = Result<Result<T, SqlError>, ConnectionError>;
@@ -79,6 +82,7 @@ impl Session {
         }
         let committed = self.commit_in_postgres().await?;
         let descriptor = self.end_transaction();
+        self.release_transaction_locks().await?;
         if self.faults.ends_session() {
             return Ok(committed);
         }
@@ -112,29 +116,29 @@ impl Session {
                 )));
             }
             // a name that is no savepoint's may be the transaction's own, which nobody here keeps
-            return Ok(self
-                .postgres(&format!("ROLLBACK TO SAVEPOINT {}", savepoint_name(name)))
-                .await?
-                .map_err(|_| {
-                    SqlError::new(
-                        6401,
-                        16,
-                        1,
-                        format!(
-                            "Cannot roll back {name}. No transaction or savepoint of that name was found."
-                        ),
-                    )
-                }));
+            let name_sql = savepoint_name(name);
+            let back = format!("SAVEPOINT {STATEMENT_SAVEPOINT}; ROLLBACK TO SAVEPOINT {name_sql}");
+            if self.postgres(&self.rollback_sql(&back)).await?.is_ok() {
+                return Ok(Ok(()));
+            }
+            let message =
+                format!("Cannot roll back {name}. No transaction or savepoint of that name was found.");
+            let back = format!("{ROLLBACK_STATEMENT}RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}");
+            return match self.postgres(&back).await? {
+                Ok(()) => Ok(Err(SqlError::new(6401, 16, 1, message))),
+                Err(error) => Err(ConnectionError::Database(error.to_string())),
+            };
         }
         self.roll_back_all(writer).await?;
         Ok(Ok(()))
     }
 
     pub(super) async fn roll_back_all(&mut self, writer: &mut Writer) -> Result<(), ConnectionError> {
-        if let Err(error) = self.postgres("ROLLBACK").await? {
+        if let Err(error) = self.postgres(&self.rollback_sql("ROLLBACK")).await? {
             return Err(ConnectionError::Database(error.to_string()));
         }
         let descriptor = self.end_transaction();
+        self.release_transaction_locks().await?;
         write_environment_change(&mut writer.buffer, EnvironmentChange::RollbackTransaction(descriptor));
         Ok(())
     }
@@ -168,9 +172,22 @@ impl Session {
         }
     }
 
-    /// Whether a statement's error has to be kept from the transaction around it.
+    /// Whether a statement's error has to be kept from the transaction around it: within TRY it dooms it under
+    /// XACT_ABORT, and what is doomed can still be read.
     pub(super) fn needs_savepoint(&self) -> bool {
-        self.facts.transaction_count > 0 && !self.options.xact_abort
+        self.facts.transaction_count > 0 && (!self.options.xact_abort || self.in_try > 0)
+    }
+
+    /// A batch leaves no doomed transaction behind.
+    pub(super) async fn end_doomed(&mut self, writer: &mut Writer) -> Result<(), ConnectionError> {
+        if !self.is_doomed || self.done_kind != DoneKind::Batch {
+            return Ok(());
+        }
+        self.roll_back_all(writer).await?;
+        const MESSAGE: &str =
+            "Uncommittable transaction is detected at the end of the batch. The transaction is rolled back.";
+        self.fail(writer, &SqlError::new(3998, 16, 1, MESSAGE));
+        Ok(())
     }
 
     /// What an error does to the transaction: a rollback of the statement, or of everything.
@@ -193,12 +210,9 @@ impl Session {
         if self.options.xact_abort {
             self.is_doomed = true;
             self.facts.transaction_state = -1;
-            return Ok(());
         }
         if has_savepoint {
-            let back = format!(
-                "ROLLBACK TO SAVEPOINT {STATEMENT_SAVEPOINT}; RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}"
-            );
+            let back = format!("{ROLLBACK_STATEMENT}RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}");
             if let Err(error) = self.postgres(&back).await? {
                 return Err(ConnectionError::Database(error.to_string()));
             }
