@@ -10,6 +10,8 @@
 mod bulk;
 #[path = "sql_server/concurrency.rs"]
 mod concurrency;
+#[path = "sql_server/durability.rs"]
+mod durability;
 #[path = "sql_server/faults.rs"]
 mod faults;
 #[path = "sql_server/fixture.rs"]
