@@ -176,8 +176,8 @@ impl Session {
             }
             Statement::WaitFor(seconds) => {
                 let sql = format!("SELECT pg_sleep({seconds})");
-                match self.client.batch_execute(&sql).await {
-                    Ok(()) => Ok(()),
+                match self.rows(&sql).await {
+                    Ok(_) => Ok(()),
                     Err(error) => Err(self.explain(&error, "WAITFOR")?),
                 }
             }
