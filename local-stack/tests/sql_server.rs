@@ -26,6 +26,8 @@ mod procedures;
 mod speed;
 #[path = "sql_server/statements.rs"]
 mod statements;
+#[path = "sql_server/temporary.rs"]
+mod temporary;
 #[path = "sql_server/transactions.rs"]
 mod transactions;
 #[path = "sql_server/types.rs"]

@@ -20,7 +20,7 @@ mod tokens;
 mod transaction;
 
 pub(super) use ddl::{
-    ColumnDefinition, ConstraintDefinition, ConstraintKind, Ddl, IndexDefinition, IndexKind, TableItem,
+    ColumnDefinition, ComputedColumn, ConstraintDefinition, ConstraintKind, Ddl, IndexDefinition, IndexKind, TableItem,
 };
 pub(super) use execute::{AppLockCall, AppLockProcedure, Argument, Execute};
 pub(super) use insert_bulk::InsertBulk;

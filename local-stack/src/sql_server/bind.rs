@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::catalogue::Table;
+use super::catalogue::temporary::is_temporary;
 use super::encode::quote_identifier;
 use super::error::SqlError;
 use super::token::{ColumnOrigin, ResultColumn};
@@ -210,9 +211,6 @@ impl<'a> Binder<'a> {
     /// Finds a table by the parts of its name.
     pub(super) fn table(&self, parts: &[String]) -> Bound<Arc<Table>> {
         let (schema, name) = split_name(parts, &self.session.database)?;
-        if name.starts_with('#') {
-            return Err(SqlError::unsupported("temporary table").into());
-        }
         let key = TableName { schema: schema.to_lowercase(), name: name.to_lowercase() };
         match self.tables.get(&key) {
             None => Err(BindError::Missing(key)),
@@ -229,8 +227,21 @@ impl<'a> Binder<'a> {
 }
 
 /// Schema and name out of `[[database.]schema.]name`.
+///
+/// Temporary tables have a schema of their own here, so that none of the database can be taken for one.
 pub(super) fn split_name<'n>(parts: &'n [String], database: &str) -> Result<(&'n str, &'n str), SqlError> {
+    let is_tempdb = |name: &str| name.eq_ignore_ascii_case("tempdb");
     match parts {
+        [.., name] if name.starts_with("##") => Err(SqlError::unsupported("global temporary table")),
+        [name] | [_, name] if is_temporary(name) => Ok(("tempdb", name)),
+        [other, _, name]
+            if is_temporary(name) && (is_tempdb(other) || super::catalogue::same_name(other, database)) =>
+        {
+            Ok(("tempdb", name))
+        }
+        [other, schema, name] if is_tempdb(other) && schema.eq_ignore_ascii_case("sys") => {
+            Ok(("tempdb.sys", name))
+        }
         [name] => Ok(("dbo", name)),
         [schema, name] => Ok((if schema.is_empty() { "dbo" } else { schema }, name)),
         [other, schema, name] if super::catalogue::same_name(other, database) => {

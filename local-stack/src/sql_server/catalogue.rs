@@ -9,9 +9,10 @@ use super::error::SqlError;
 use super::token::ColumnOrigin;
 use super::types::{Facets, SqlType};
 
+pub(super) mod temporary;
 mod views;
 
-use views::{VIEWS, expand};
+use views::expand;
 
 /// A column of a table or of a catalogue view.
 #[derive(Clone, Debug)]
@@ -38,6 +39,26 @@ pub(super) struct Table {
     pub(super) has_checks: bool,
     /// Catalogue views are read only.
     pub(super) is_view: bool,
+    /// Of a temporary table: the procedure within a procedure that made it, 0 where none did.
+    pub(super) scope: Option<i32>,
+}
+
+/// Where a table's columns and indexes are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Catalogue {
+    Database,
+    /// The session's own, of temporary tables.
+    Temporary,
+}
+
+impl std::fmt::Display for Catalogue {
+    /// The schema in PostgreSQL.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Database => "tsql",
+            Self::Temporary => "pg_temp",
+        })
+    }
 }
 
 impl Table {
@@ -45,8 +66,17 @@ impl Table {
         self.columns.iter().find(|column| same_name(&column.name, name))
     }
 
+    pub(super) fn is_temporary(&self) -> bool {
+        self.scope.is_some()
+    }
+
+    pub(super) fn catalogue(&self) -> Catalogue {
+        if self.is_temporary() { Catalogue::Temporary } else { Catalogue::Database }
+    }
+
     /// As errors name it.
     pub(super) fn display(&self, database: &str) -> String {
+        let database = if self.is_temporary() { "tempdb" } else { database };
         format!("{database}.{}.{}", self.schema, self.name)
     }
 }
@@ -79,18 +109,18 @@ pub(super) async fn install(client: &Client) -> Result<(), tokio_postgres::Error
     let mut script = String::from("BEGIN;\nSELECT pg_advisory_xact_lock(20240229);\n");
     script.push_str(include_str!("catalogue/schema.sql"));
     script.push_str(include_str!("catalogue/functions.sql"));
-    for view in VIEWS {
+    for (view, catalogue) in views::all() {
         let names: Vec<String> = expand(view.columns)
             .split(", ")
             .map(|column| quote_identifier(column.split_whitespace().next().unwrap_or("")))
             .collect();
-        let name = system_view_name(view.schema, view.name);
+        let name = system_view_name(view.schema(catalogue), view.name);
         // a view's columns cannot be changed in place
         let _ = writeln!(
             script,
             "DROP VIEW IF EXISTS {name};\nCREATE VIEW {name} ({}) AS {};",
             names.join(", "),
-            expand(view.query)
+            view.query(catalogue)
         );
     }
     script.push_str("COMMIT;");
@@ -106,9 +136,8 @@ fn system_view_name(schema: &str, name: &str) -> String {
 
 /// The views of `sys` and `INFORMATION_SCHEMA` as tables that a query may name.
 static SYSTEM_VIEWS: LazyLock<Vec<Arc<Table>>> = LazyLock::new(|| {
-    VIEWS
-        .iter()
-        .map(|view| {
+    views::all()
+        .map(|(view, catalogue)| {
             let columns = expand(view.columns);
             let columns = split_columns(&columns).enumerate().filter_map(|(index, (name, sql_type))| {
                 Some(Column {
@@ -123,12 +152,13 @@ static SYSTEM_VIEWS: LazyLock<Vec<Arc<Table>>> = LazyLock::new(|| {
             });
             Arc::new(Table {
                 object_id: 0,
-                schema: view.schema.to_owned(),
+                schema: view.schema(catalogue).to_owned(),
                 name: view.name.to_owned(),
-                postgres: system_view_name(view.schema, view.name),
+                postgres: system_view_name(view.schema(catalogue), view.name),
                 columns: columns.collect(),
                 has_checks: false,
                 is_view: true,
+                scope: None,
             })
         })
         .collect()
@@ -150,9 +180,8 @@ const FIND_TABLE: &str = "SELECT o.object_id, s.name, s.postgres_name, o.name, \
     FROM tsql.objects o JOIN tsql.schemas s USING (schema_id) \
     WHERE lower(s.name) = lower($1) AND lower(o.name) = lower($2) AND o.type = 'U'";
 
-const FIND_COLUMNS: &str = "SELECT column_id, name, postgres_name, type_name, max_length, precision, scale, collation_name, is_nullable, \
-    identity_seed IS NOT NULL, computed IS NOT NULL, default_sql \
-    FROM tsql.columns WHERE object_id = $1 ORDER BY column_id";
+const COLUMN_FACTS: &str = "column_id, name, postgres_name, type_name, max_length, precision, scale, collation_name, is_nullable, \
+    identity_seed IS NOT NULL, computed IS NOT NULL, default_sql";
 
 /// Looks a table up by its name. `None` where there is none.
 pub(super) async fn find_table(
@@ -165,14 +194,39 @@ pub(super) async fn find_table(
     {
         return Ok(Some(view.clone()));
     }
+    if temporary::is_temporary(name) {
+        return temporary::find(client, name).await;
+    }
     let (schema, name) = (schema.to_owned(), name.to_owned());
     let Some(row) = client.query_opt(FIND_TABLE, &[&schema, &name]).await? else { return Ok(None) };
     let object_id: i32 = row.try_get(0)?;
     let schema: String = row.try_get(1)?;
     let postgres_schema: String = row.try_get(2)?;
     let name: String = row.try_get(3)?;
+    let columns = read_columns(client, Catalogue::Database, object_id).await?;
+    let postgres =
+        format!("{}.{}", quote_identifier(&postgres_schema), quote_identifier(&postgres_name(&name)));
+    Ok(Some(Arc::new(Table {
+        object_id,
+        schema,
+        name,
+        postgres,
+        columns,
+        has_checks: row.try_get(4)?,
+        is_view: false,
+        scope: None,
+    })))
+}
+
+async fn read_columns(
+    client: &Client,
+    catalogue: Catalogue,
+    object_id: i32,
+) -> Result<Vec<Column>, tokio_postgres::Error> {
     let mut columns = Vec::new();
-    for row in client.query(FIND_COLUMNS, &[&object_id]).await? {
+    let sql =
+        format!("SELECT {COLUMN_FACTS} FROM {catalogue}.columns WHERE object_id = $1 ORDER BY column_id");
+    for row in client.query(&sql, &[&object_id]).await? {
         let type_name: String = row.try_get(3)?;
         let byte = |index: usize| -> Result<u8, tokio_postgres::Error> {
             Ok(u8::try_from(row.try_get::<_, i16>(index)?).unwrap_or(0))
@@ -197,17 +251,7 @@ pub(super) async fn find_table(
             default_sql: row.try_get(11)?,
         });
     }
-    let postgres =
-        format!("{}.{}", quote_identifier(&postgres_schema), quote_identifier(&postgres_name(&name)));
-    Ok(Some(Arc::new(Table {
-        object_id,
-        schema,
-        name,
-        postgres,
-        columns,
-        has_checks: row.try_get(4)?,
-        is_view: false,
-    })))
+    Ok(columns)
 }
 
 #[cfg(test)]
@@ -216,7 +260,7 @@ mod tests {
 
     #[test]
     fn every_column_of_every_view_has_a_type() {
-        for (view, table) in VIEWS.iter().zip(SYSTEM_VIEWS.iter()) {
+        for ((view, _), table) in views::all().zip(SYSTEM_VIEWS.iter()) {
             assert_eq!(split_columns(&expand(view.columns)).count(), table.columns.len(), "{}", view.name);
         }
     }

@@ -38,6 +38,13 @@ impl SqlError {
         Self::new(191, 15, 1, MESSAGE)
     }
 
+    /// An error within TRY under XACT_ABORT left the transaction so that only a rollback is possible.
+    pub(crate) fn doomed() -> Self {
+        const MESSAGE: &str = "The current transaction cannot be committed and cannot support operations that write to the log file. \
+            Roll back the transaction.";
+        Self::new(3930, 16, 1, MESSAGE)
+    }
+
     pub(crate) fn protocol(what: &str) -> Self {
         Self::new(
             8009,
@@ -93,7 +100,13 @@ pub(super) fn from_postgres(error: &tokio_postgres::Error, context: StatementCon
         );
     };
     let StatementContext { verb, database } = context;
-    let table = format!("{}.{}", db.schema().unwrap_or("dbo"), db.table().unwrap_or("?"));
+    let own_name = db.table().unwrap_or("?");
+    // a temporary table's name in PostgreSQL has its number behind the mark
+    let (schema, own_name, database) = match (db.schema(), own_name.split_once(INDEX_MARK)) {
+        (_, Some((name, _))) => ("dbo", name, "tempdb"),
+        (schema, None) => (schema.unwrap_or("dbo"), own_name, database),
+    };
+    let table = format!("{schema}.{own_name}");
     match db.code().code() {
         RAISED_BY_CATALOGUE => {
             let number = db.detail().and_then(|detail| detail.parse().ok()).unwrap_or(50000);
@@ -197,6 +210,8 @@ pub(super) fn from_postgres(error: &tokio_postgres::Error, context: StatementCon
         "53200" => SqlError::new(701, 17, 123, "There is insufficient system memory to run this query."),
         "42P07" => SqlError::new(2714, 16, 6, "There is already an object with that name in the database."),
         "57014" => SqlError::new(3617, 16, 1, "The query was cancelled."),
+        // of an index, a CHECK or a computed column: what differs from moment to moment
+        "42P17" => SqlError::unsupported("an expression here that is not deterministic"),
         code => SqlError::internal(&format!("{} (SQLSTATE {code})", db.message())),
     }
 }

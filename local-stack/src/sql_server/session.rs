@@ -28,6 +28,7 @@ mod handshake;
 mod options;
 mod procedure;
 mod rpc;
+mod select_into;
 mod structure;
 mod transaction;
 
@@ -88,6 +89,10 @@ struct Session {
     /// What a procedure that was called by its name returns.
     return_status: i32,
     app_locks: Vec<app_lock::AppLock>,
+    /// How many procedures and texts that are executed are around the statement at hand.
+    scope: i32,
+    /// The innermost scope with a temporary table.
+    deepest_temporary: Option<i32>,
     bulk: Option<bulk::Load>,
     /// The client took its request back: the error that follows is not for it.
     is_cancelled: Arc<std::sync::atomic::AtomicBool>,
@@ -136,6 +141,8 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), 
         last_handle: 0,
         return_status: 0,
         app_locks: Vec::new(),
+        scope: 0,
+        deepest_temporary: None,
         bulk: None,
         is_cancelled: Arc::default(),
         done_kind: DoneKind::Batch,
@@ -252,6 +259,7 @@ impl Session {
         self.variables.clear();
         self.facts.caught = None;
         self.in_try = 0;
+        self.scope = 0;
         let mut cursor = Cursor::new(message);
         let headers = cursor
             .u32()
@@ -279,6 +287,7 @@ impl Session {
             self.roll_back_all(writer).await?;
         }
         self.release_session_locks().await?;
+        self.drop_temporary(0).await?;
         self.options = Options::default();
         self.prepared.clear();
         self.bulk = None;

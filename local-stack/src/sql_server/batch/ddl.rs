@@ -24,6 +24,7 @@ pub(in super::super) enum Ddl {
 #[derive(Debug)]
 pub(in super::super) enum TableItem {
     Column(Box<ColumnDefinition>),
+    Computed(Box<ComputedColumn>),
     Constraint(Box<ConstraintDefinition>),
     Index(IndexDefinition),
 }
@@ -39,6 +40,15 @@ pub(in super::super) struct ColumnDefinition {
     pub(in super::super) default: Option<(Option<String>, Expr)>,
     /// Constraints that were written behind the column.
     pub(in super::super) constraints: Vec<ConstraintDefinition>,
+}
+
+/// `name AS (expression) [PERSISTED [NOT NULL]]`.
+#[derive(Debug)]
+pub(in super::super) struct ComputedColumn {
+    pub(in super::super) name: String,
+    pub(in super::super) value: Expr,
+    pub(in super::super) not_null: bool,
+    pub(in super::super) is_persisted: bool,
 }
 
 #[derive(Debug)]
@@ -285,7 +295,7 @@ impl Reader<'_> {
                 self.parser.peek_token_ref().token
             )));
         }
-        Ok(TableItem::Column(Box::new(self.column()?)))
+        self.column()
     }
 
     /// A constraint behind its name; `column` where it stands behind one.
@@ -328,10 +338,17 @@ impl Reader<'_> {
         Err(self.unexpected())
     }
 
-    fn column(&mut self) -> Result<ColumnDefinition, SqlError> {
+    fn column(&mut self) -> Result<TableItem, SqlError> {
         let name = self.identifier()?;
-        if self.is("AS") {
-            return Err(SqlError::unsupported("computed column"));
+        if self.accept("AS") {
+            let value = self.expression()?;
+            let is_persisted = self.accept("PERSISTED");
+            let not_null = is_persisted && self.accept_all(&["NOT", "NULL"]);
+            if ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK"].iter().any(|word| self.is(word)) {
+                return Err(SqlError::unsupported("constraint of a computed column"));
+            }
+            let column = ComputedColumn { name, value, not_null, is_persisted };
+            return Ok(TableItem::Computed(Box::new(column)));
         }
         let sql_type = self.data_type()?;
         let mut column = ColumnDefinition {
@@ -375,7 +392,7 @@ impl Reader<'_> {
                     self.parser.peek_token_ref().token
                 )));
             } else {
-                return Ok(column);
+                return Ok(TableItem::Column(Box::new(column)));
             }
         }
     }

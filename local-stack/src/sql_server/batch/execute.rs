@@ -24,17 +24,32 @@ pub(in super::super) struct Argument {
     pub(in super::super) output: Option<String>,
 }
 
-/// Procedures of SQL Server that clients call, as statements: name, declarations, text.
-const PROCEDURES: &[(&str, &str, &str)] = &[(
-    // every bulk copy of Microsoft's clients asks it; the numbers are those of MS-TDS 2.2.5.1.2
-    "sp_tablecollations_100",
-    "@object nvarchar(4000)",
-    "SELECT column_id AS colid, name, CASE collation_name \
+macro_rules! table_collations {
+    () => {
+        "SELECT column_id AS colid, name, CASE collation_name \
         WHEN 'SQL_Latin1_General_CP1_CI_AS' THEN 0x0904D00034 WHEN 'SQL_Latin1_General_CP1_CS_AS' THEN 0x0904C00033 \
         WHEN 'Latin1_General_100_BIN2' THEN 0x0904002200 WHEN 'Latin1_General_100_CI_AS_SC_UTF8' THEN 0x0904D02400 \
-        WHEN 'Latin1_General_100_BIN2_UTF8' THEN 0x0904002600 END AS tds_collation, collation_name AS collation \
-        FROM sys.columns WHERE object_id = OBJECT_ID(@object) ORDER BY column_id",
-)];
+        WHEN 'Latin1_General_100_BIN2_UTF8' THEN 0x0904002600 END AS tds_collation, collation_name AS collation"
+    };
+}
+
+/// Procedures of SQL Server that clients call, as statements: name, declarations, text.
+const PROCEDURES: &[(&str, &str, &str)] = &[
+    // every bulk copy of Microsoft's clients asks it; the numbers are those of MS-TDS 2.2.5.1.2
+    (
+        "sp_tablecollations_100",
+        "@object nvarchar(4000)",
+        concat!(table_collations!(), " FROM sys.columns WHERE object_id = OBJECT_ID(@object) ORDER BY column_id"),
+    ),
+    (
+        "tempdb..sp_tablecollations_100",
+        "@object nvarchar(4000)",
+        concat!(
+            table_collations!(),
+            " FROM tempdb.sys.columns WHERE object_id = OBJECT_ID('tempdb.' + @object) ORDER BY column_id"
+        ),
+    ),
+];
 /// A procedure about the locks of applications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum AppLockProcedure {
@@ -76,7 +91,12 @@ impl Reader<'_> {
         // of the database at hand, as Microsoft's clients write it: `..name`
         while self.accept_token(&Token::Period) {}
         let name = self.object_name()?;
-        let plain = name.last().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
+        let mut plain = name.last().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
+        if let [database, _, _] = name.as_slice()
+            && database.eq_ignore_ascii_case("tempdb")
+        {
+            plain.insert_str(0, "tempdb..");
+        }
         if plain == "sp_executesql" {
             let mut arguments = self.arguments()?.into_iter();
             let text = arguments.next().map(|argument| argument.value).ok_or_else(|| self.unexpected())?;

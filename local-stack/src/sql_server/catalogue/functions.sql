@@ -326,12 +326,37 @@ END $$;
 CREATE OR REPLACE FUNCTION tsql.name_parts(name text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT array_agg(coalesce(replace(m[1], ']]', ']'), m[2], m[3])) FROM regexp_matches(name, '\[((?:[^\]]|\]\])*)\]|"([^"]*)"|([^.\[\]"]+)', 'g') AS m $$;
 CREATE OR REPLACE FUNCTION tsql.object_id(name text, wanted text) RETURNS int LANGUAGE plpgsql STABLE AS $$
-DECLARE parts text[] := tsql.name_parts(name); n int := cardinality(tsql.name_parts(name));
+DECLARE parts text[] := tsql.name_parts(name); n int := cardinality(tsql.name_parts(name)); found int;
 BEGIN
+    IF left(parts[n], 1) = '#' THEN
+        IF n = 1 OR lower(parts[1]) <> 'tempdb' OR to_regclass('pg_temp.objects') IS NULL THEN RETURN NULL; END IF;
+        EXECUTE 'SELECT object_id FROM pg_temp.objects WHERE lower(name) = lower($1) AND type = ''U'' ORDER BY scope DESC LIMIT 1'
+            INTO found USING parts[n];
+        RETURN CASE WHEN wanted IS NULL OR lower(rtrim(wanted)) = 'u' THEN found END;
+    END IF;
     IF n = 3 AND lower(parts[1]) <> lower(current_database()) THEN RETURN NULL; END IF;
     RETURN (SELECT o.object_id FROM tsql.objects o JOIN tsql.schemas s USING (schema_id)
         WHERE lower(o.name) = lower(parts[n]) AND lower(s.name) = lower(CASE WHEN n > 1 THEN parts[n - 1] ELSE 'dbo' END)
             AND (wanted IS NULL OR lower(rtrim(wanted)) = lower(o.type)));
+END $$;
+-- what the session has of temporary tables, none before the first of them
+CREATE OR REPLACE FUNCTION tsql.temporary_objects() RETURNS SETOF tsql.objects LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF to_regclass('pg_temp.objects') IS NOT NULL THEN
+        RETURN QUERY EXECUTE 'SELECT object_id, schema_id, name, type, parent_object_id, created, definition, column_id, is_not_trusted, is_system_named FROM pg_temp.objects';
+    END IF;
+END $$;
+CREATE OR REPLACE FUNCTION tsql.temporary_columns() RETURNS SETOF tsql.columns LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF to_regclass('pg_temp.columns') IS NOT NULL THEN RETURN QUERY EXECUTE 'SELECT * FROM pg_temp.columns'; END IF;
+END $$;
+CREATE OR REPLACE FUNCTION tsql.temporary_indexes() RETURNS SETOF tsql.indexes LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF to_regclass('pg_temp.indexes') IS NOT NULL THEN RETURN QUERY EXECUTE 'SELECT * FROM pg_temp.indexes'; END IF;
+END $$;
+CREATE OR REPLACE FUNCTION tsql.temporary_index_columns() RETURNS SETOF tsql.index_columns LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF to_regclass('pg_temp.index_columns') IS NOT NULL THEN RETURN QUERY EXECUTE 'SELECT * FROM pg_temp.index_columns'; END IF;
 END $$;
 CREATE OR REPLACE FUNCTION tsql.object_name(id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT name FROM tsql.objects WHERE object_id = id $$;
 CREATE OR REPLACE FUNCTION tsql.object_schema_name(id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT s.name FROM tsql.objects o JOIN tsql.schemas s USING (schema_id) WHERE o.object_id = id $$;

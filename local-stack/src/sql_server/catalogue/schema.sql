@@ -51,6 +51,7 @@ CREATE TABLE IF NOT EXISTS tsql.columns (
     default_sql text,
     PRIMARY KEY (object_id, column_id)
 );
+ALTER TABLE tsql.columns ADD COLUMN IF NOT EXISTS is_persisted boolean NOT NULL DEFAULT false;
 CREATE UNIQUE INDEX IF NOT EXISTS columns_name ON tsql.columns (object_id, lower(name));
 
 CREATE TABLE IF NOT EXISTS tsql.indexes (

@@ -1,6 +1,9 @@
 //! The catalogue views, as columns of T-SQL types over a query of PostgreSQL's.
 
+use super::Catalogue;
+
 /// A view of `sys` or `INFORMATION_SCHEMA`.
+#[derive(Clone, Copy)]
 pub(super) struct SystemView {
     pub(super) schema: &'static str,
     pub(super) name: &'static str,
@@ -34,7 +37,36 @@ pub(super) fn expand(text: &str) -> String {
         .replace("{column_columns}", COLUMN_COLUMNS)
 }
 
-pub(super) const VIEWS: &[SystemView] = &[
+/// The views of the database, and those of `sys` once more for the session's temporary tables. The second value
+/// tells which.
+pub(super) fn all() -> impl Iterator<Item = (&'static SystemView, Catalogue)> {
+    let of_database = VIEWS.iter().map(|view| (view, Catalogue::Database));
+    let of_tables = |view: &&SystemView| view.schema == "sys" && view.query.contains("FROM tsql.");
+    let of_temporary = VIEWS.iter().filter(of_tables).map(|view| (view, Catalogue::Temporary));
+    of_database.chain(of_temporary)
+}
+
+impl SystemView {
+    /// What PostgreSQL is asked for the tables of a catalogue.
+    pub(super) fn query(&self, catalogue: Catalogue) -> String {
+        let query = expand(self.query);
+        match catalogue {
+            Catalogue::Database => query,
+            Catalogue::Temporary => ["objects", "columns", "indexes", "index_columns"]
+                .into_iter()
+                .fold(query, |query, table| query.replace(&format!("tsql.{table} "), &format!("tsql.temporary_{table}() "))),
+        }
+    }
+
+    pub(super) fn schema(&self, catalogue: Catalogue) -> &'static str {
+        match catalogue {
+            Catalogue::Database => self.schema,
+            Catalogue::Temporary => "tempdb.sys",
+        }
+    }
+}
+
+const VIEWS: &[SystemView] = &[
     SystemView {
         schema: "sys",
         name: "schemas",
@@ -76,7 +108,7 @@ pub(super) const VIEWS: &[SystemView] = &[
         schema: "sys",
         name: "computed_columns",
         columns: "{column_columns}, definition nvarchar(max), is_persisted bit",
-        query: "SELECT {columns}, c.computed, 1::int2 FROM tsql.columns c JOIN tsql.types t ON t.name = c.type_name WHERE c.computed IS NOT NULL",
+        query: "SELECT {columns}, c.computed, c.is_persisted::int::int2 FROM tsql.columns c JOIN tsql.types t ON t.name = c.type_name WHERE c.computed IS NOT NULL",
     },
     SystemView {
         schema: "sys",
@@ -103,7 +135,7 @@ pub(super) const VIEWS: &[SystemView] = &[
         query: "SELECT object_id, name, index_id, type, CASE type WHEN 0 THEN 'HEAP' WHEN 1 THEN 'CLUSTERED' WHEN 2 THEN 'NONCLUSTERED' \
             WHEN 5 THEN 'CLUSTERED COLUMNSTORE' WHEN 6 THEN 'NONCLUSTERED COLUMNSTORE' END, is_unique::int::int2, 1, 0::int2, \
             is_primary_key::int::int2, is_unique_constraint::int::int2, 0::int2, 0::int2, 0::int2, 0::int2, 0::int2, NULL::text \
-            FROM tsql.indexes",
+            FROM tsql.indexes AS own",
     },
     SystemView {
         schema: "sys",
@@ -111,7 +143,7 @@ pub(super) const VIEWS: &[SystemView] = &[
         columns: "object_id int, index_id int, index_column_id int, column_id int, key_ordinal tinyint, partition_ordinal tinyint, \
             is_descending_key bit, is_included_column bit",
         query: "SELECT object_id, index_id, index_column_id, column_id, key_ordinal, 0::int2, is_descending::int::int2, \
-            is_included::int::int2 FROM tsql.index_columns",
+            is_included::int::int2 FROM tsql.index_columns AS keys",
     },
     SystemView {
         schema: "sys",

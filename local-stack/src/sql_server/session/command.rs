@@ -18,7 +18,7 @@ use super::super::token::{
 };
 use super::execute::{Flow, Raw};
 use super::transaction::{Outcome, STATEMENT_SAVEPOINT};
-use super::{Session, Writer};
+use super::{Session, Writer, select_into};
 
 /// Each row is a query of its own.
 const MAX_ACCUMULATED_ROWS: i64 = 4096;
@@ -46,7 +46,7 @@ impl Session {
         statement: &SqlStatement,
     ) -> Result<Flow, ConnectionError> {
         if self.is_doomed && !matches!(statement, SqlStatement::Query(_)) {
-            return self.raise(writer, SqlError::new(3930, 16, 1, "The current transaction cannot be committed and cannot support operations that write to the log file. Roll back the transaction.")).await;
+            return self.raise(writer, SqlError::doomed()).await;
         }
         match statement {
             SqlStatement::Query(query) => match query.body.as_ref() {
@@ -60,6 +60,11 @@ impl Session {
                         .await
                 }
                 _ => {
+                    match select_into::split(query) {
+                        Ok(None) => {}
+                        Ok(Some((query, name))) => return self.select_into(writer, &query, &name).await,
+                        Err(error) => return self.raise(writer, error).await,
+                    }
                     let bound = self.bind(|binder| binder.query(query, None)).await?;
                     match bound {
                         Ok((bound, _)) if bound.reads_what_it_assigns(query) => {
@@ -312,7 +317,7 @@ impl Session {
 }
 
 /// A query whose columns have exactly the PostgreSQL types that their values are read with.
-fn with_postgres_types(sql: &str, columns: &[ResultColumn]) -> String {
+pub(super) fn with_postgres_types(sql: &str, columns: &[ResultColumn]) -> String {
     let casts: Vec<String> = columns
         .iter()
         .enumerate()

@@ -34,7 +34,9 @@ impl Session {
         };
         let variables = std::mem::replace(&mut self.variables, variables);
         let options = self.options;
+        self.scope += 1;
         let flow = self.statements(writer, &statements).await;
+        self.leave_scope().await?;
         let inner = std::mem::replace(&mut self.variables, variables);
         let isolation = self.options.isolation;
         self.restore_options(super::Options { isolation, ..options }).await?;

@@ -275,7 +275,9 @@ impl Session {
             };
         }
         let options = self.options;
+        self.scope += 1;
         let outcome = self.batch(writer, text).await;
+        self.leave_scope().await?;
         self.restore_options(options).await?;
         outcome?;
         let mut returned = Vec::new();

@@ -7,7 +7,8 @@ use super::super::batch::{
     ColumnDefinition, ConstraintDefinition, ConstraintKind, Ddl, IndexDefinition, IndexKind, TableItem,
 };
 use super::super::bind::{BindError, Conversion, Relation, Scope, convert, split_name};
-use super::super::catalogue::{Column, Table, find_table, postgres_name, same_name};
+use super::super::catalogue::temporary::is_temporary;
+use super::super::catalogue::{Column, Table, postgres_name, same_name};
 use super::super::encode::{quote_identifier, quote_literal};
 use super::super::error::SqlError;
 use super::super::packet::ConnectionError;
@@ -16,6 +17,8 @@ use super::super::types::SqlType;
 use super::transaction::{Outcome, STATEMENT_SAVEPOINT};
 use super::{Session, Writer};
 
+mod computed;
+mod create;
 mod draft;
 mod drop;
 
@@ -25,18 +28,13 @@ use drop::create_schema;
 impl Session {
     pub(super) async fn ddl(&mut self, writer: &mut Writer, ddl: &Ddl) -> Outcome<()> {
         if self.is_doomed {
-            return Ok(Err(SqlError::new(
-                3930,
-                16,
-                1,
-                "The current transaction cannot be committed and cannot support operations that write to the log file. Roll back the transaction.",
-            )));
+            return Ok(Err(SqlError::doomed()));
         }
         if let Err(error) = self.begin_implicitly(writer).await? {
             return Ok(Err(error));
         }
         let script = match ddl {
-            Ddl::CreateTable { name, items } => self.create_table(name, items).await?,
+            Ddl::CreateTable { name, items } => self.plan_table(name, items).await?.map(|draft| draft.create_script()),
             Ddl::AlterTableAdd { name, items } => self.alter_table(name, items).await?,
             Ddl::CreateIndex { table, index } => self.create_index(table, index).await?,
             Ddl::DropTable { names, if_exists } => self.drop_tables(names, *if_exists).await?,
@@ -62,15 +60,19 @@ impl Session {
         }
     }
 
-    /// Several statements that hold or fail together.
-    async fn run_script(&mut self, script: &str) -> Outcome<()> {
-        let has_savepoint = self.needs_savepoint();
-        let script = if has_savepoint {
+    /// Several statements as one, within a transaction and without.
+    pub(super) fn held_together(&self, script: &str) -> String {
+        if self.needs_savepoint() {
             format!("SAVEPOINT {STATEMENT_SAVEPOINT}; {script}; RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}")
         } else {
             script.to_owned()
-        };
-        match self.client.batch_execute(&script).await {
+        }
+    }
+
+    /// Several statements that hold or fail together.
+    async fn run_script(&mut self, script: &str) -> Outcome<()> {
+        let has_savepoint = self.needs_savepoint();
+        match self.client.batch_execute(&self.held_together(script)).await {
             Ok(()) => Ok(Ok(())),
             Err(error) => {
                 let error = self.explain(&error, "ALTER TABLE")?;
@@ -106,73 +108,20 @@ impl Session {
             .map(|value| value.and_then(|bytes| bytes.as_slice().try_into().ok()).map(i32::from_be_bytes)))
     }
 
-    async fn create_table(&mut self, name: &[String], items: &[TableItem]) -> Outcome<String> {
+    /// A new table with its columns, constraints and indexes.
+    pub(super) async fn plan_table(&mut self, name: &[String], items: &[TableItem]) -> Outcome<Draft> {
         let (schema, name) = match split_name(name, &self.shared.database) {
             Ok(parts) => parts,
             Err(error) => return Ok(Err(error)),
         };
-        if name.starts_with('#') {
-            return Ok(Err(SqlError::unsupported("temporary table")));
-        }
-        let found = match self.number(&format!("SELECT tsql.schema_id({})", quote_literal(schema))).await? {
-            Ok(found) => found,
+        let mut draft = match if is_temporary(name) {
+            self.temporary_draft(name).await?
+        } else {
+            self.new_draft(schema, name).await?
+        } {
+            Ok(draft) => draft,
             Err(error) => return Ok(Err(error)),
         };
-        let Some(schema_id) = found.filter(|id| !matches!(id, 3 | 4)) else {
-            return Ok(Err(SqlError::new(
-                2760,
-                16,
-                1,
-                format!(
-                    "The specified schema name \"{schema}\" either does not exist or you do not have permission to use it."
-                ),
-            )));
-        };
-        match find_table(&self.client, schema, name).await {
-            Ok(None) => {}
-            Ok(Some(_)) => {
-                return Ok(Err(SqlError::new(
-                    2714,
-                    16,
-                    6,
-                    format!("There is already an object named '{name}' in the database."),
-                )));
-            }
-            Err(error) => return Ok(Err(self.explain(&error, "CREATE TABLE")?)),
-        }
-        let object_id = match self.number("SELECT nextval('tsql.object_ids')::int4").await? {
-            Ok(id) => id.unwrap_or(0),
-            Err(error) => return Ok(Err(error)),
-        };
-        let postgres_schema = match self
-            .single_value(&format!("SELECT postgres_name FROM tsql.schemas WHERE schema_id = {schema_id}"))
-            .await?
-        {
-            Ok(value) => String::from_utf8(value.unwrap_or_default()).unwrap_or_default(),
-            Err(error) => return Ok(Err(error)),
-        };
-        let mut draft = Draft {
-            is_new: true,
-            object_id,
-            schema_id,
-            name: name.to_owned(),
-            postgres: format!(
-                "{}.{}",
-                quote_identifier(&postgres_schema),
-                quote_identifier(&postgres_name(name))
-            ),
-            columns: Vec::new(),
-            definitions: Vec::new(),
-            script: String::new(),
-            next_index: 2,
-            has_clustered: false,
-            unnamed: 0,
-        };
-        let _ = write!(
-            draft.script,
-            "INSERT INTO tsql.objects (object_id, schema_id, name, type, created) VALUES ({object_id}, {schema_id}, {}, 'U', tsql.now_ticks());",
-            quote_literal(name)
-        );
         if let Err(error) = self.add_items(&mut draft, items).await? {
             return Ok(Err(error));
         }
@@ -182,10 +131,11 @@ impl Session {
         if !draft.has_clustered {
             let _ = write!(
                 draft.script,
-                "INSERT INTO tsql.indexes (object_id, index_id, name, type) VALUES ({object_id}, 0, NULL, 0);"
+                "INSERT INTO {}.indexes (object_id, index_id, name, type) VALUES ({}, 0, NULL, 0);",
+                draft.catalogue, draft.object_id
             );
         }
-        Ok(Ok(format!("CREATE TABLE {} ({});{}", draft.postgres, draft.definitions.join(", "), draft.script)))
+        Ok(Ok(draft))
     }
 
     async fn alter_table(&mut self, name: &[String], items: &[TableItem]) -> Outcome<String> {
@@ -217,10 +167,11 @@ impl Session {
             Ok(table) => table,
             Err(error) => return Ok(Err(error)),
         };
+        let catalogue = table.catalogue();
         let facts = format!(
             "SELECT o.schema_id, coalesce(max(i.index_id), 0), coalesce(bool_or(i.type IN (1, 5)), false)::int4, \
-             (SELECT count(*) FROM tsql.objects k WHERE k.parent_object_id = o.object_id)::int4 \
-             FROM tsql.objects o LEFT JOIN tsql.indexes i USING (object_id) WHERE o.object_id = {} GROUP BY o.object_id, o.schema_id",
+             (SELECT count(*) FROM {catalogue}.objects k WHERE k.parent_object_id = o.object_id)::int4 \
+             FROM {catalogue}.objects o LEFT JOIN {catalogue}.indexes i USING (object_id) WHERE o.object_id = {} GROUP BY o.object_id, o.schema_id",
             table.object_id
         );
         let row = match self.client.query_one(&facts, &[]).await {
@@ -230,6 +181,7 @@ impl Session {
         let fact = |index: usize| row.try_get::<_, i32>(index).unwrap_or(0);
         Ok(Ok(Draft {
             is_new: false,
+            catalogue,
             object_id: table.object_id,
             schema_id: fact(0),
             name: table.name.clone(),
@@ -252,7 +204,8 @@ impl Session {
                     self.add_column(draft, column, keys.iter().any(|key| same_name(key, &column.name)))
                         .await?
                 }
-                _ => Ok(()),
+                TableItem::Computed(column) => self.add_computed(draft, column, items).await?,
+                TableItem::Constraint(_) | TableItem::Index(_) => Ok(()),
             };
             if added.is_err() {
                 return Ok(added);
@@ -263,7 +216,7 @@ impl Session {
             .filter_map(|item| match item {
                 TableItem::Column(column) => Some(column.constraints.as_slice()),
                 TableItem::Constraint(constraint) => Some(std::slice::from_ref(constraint.as_ref())),
-                TableItem::Index(_) => None,
+                TableItem::Computed(_) | TableItem::Index(_) => None,
             })
             .flatten()
             .collect();
@@ -301,29 +254,10 @@ impl Session {
         column: &ColumnDefinition,
         is_key: bool,
     ) -> Outcome<()> {
-        if draft.column(&column.name).is_ok() {
-            return Ok(Err(SqlError::new(
-                2705,
-                16,
-                3,
-                format!(
-                    "Column names in each table must be unique. Column name '{}' in table '{}' is specified more than once.",
-                    column.name, draft.name
-                ),
-            )));
-        }
-        let id = i32::try_from(draft.columns.len() + 1).unwrap_or(i32::MAX);
-        if id > 1024 {
-            return Ok(Err(SqlError::new(
-                1702,
-                16,
-                1,
-                format!(
-                    "CREATE TABLE failed because column '{}' in table '{}' exceeds the maximum of 1024 columns.",
-                    column.name, draft.name
-                ),
-            )));
-        }
+        let id = match draft.next_column(&column.name) {
+            Ok(id) => id,
+            Err(error) => return Ok(Err(error)),
+        };
         let nullable = column.nullable.unwrap_or(!is_key && column.identity.is_none());
         if nullable && (is_key || column.identity.is_some()) {
             return Ok(Err(SqlError::new(
@@ -380,8 +314,9 @@ impl Session {
         let number = |value: Option<i64>| value.map_or("NULL".to_owned(), |value| value.to_string());
         let _ = write!(
             draft.script,
-            "INSERT INTO tsql.columns (object_id, column_id, name, postgres_name, type_name, max_length, precision, scale, collation_name, is_nullable, \
+            "INSERT INTO {}.columns (object_id, column_id, name, postgres_name, type_name, max_length, precision, scale, collation_name, is_nullable, \
              identity_seed, identity_increment, default_sql) VALUES ({}, {id}, {}, {}, '{}', {}, {}, {}, {}, {nullable}, {}, {}, {});",
+            draft.catalogue,
             draft.object_id,
             quote_literal(&column.name),
             quote_literal(&postgres),
@@ -465,9 +400,10 @@ impl Session {
                 );
                 let _ = write!(
                     draft.script,
-                    "ALTER TABLE {} ALTER {} SET DEFAULT {sql}; UPDATE tsql.columns SET default_sql = {} WHERE object_id = {} AND column_id = {};",
+                    "ALTER TABLE {} ALTER {} SET DEFAULT {sql}; UPDATE {}.columns SET default_sql = {} WHERE object_id = {} AND column_id = {};",
                     draft.postgres,
                     quote_identifier(&column.postgres_name),
+                    draft.catalogue,
                     quote_literal(&sql),
                     draft.object_id,
                     column.id
@@ -482,7 +418,7 @@ fn primary_key(item: &TableItem) -> Option<&Vec<(String, bool)>> {
     let constraints = match item {
         TableItem::Column(column) => column.constraints.as_slice(),
         TableItem::Constraint(constraint) => std::slice::from_ref(constraint.as_ref()),
-        TableItem::Index(_) => &[],
+        TableItem::Computed(_) | TableItem::Index(_) => &[],
     };
     constraints.iter().find_map(|constraint| match &constraint.kind {
         ConstraintKind::Key { primary: true, columns, .. } => Some(columns),

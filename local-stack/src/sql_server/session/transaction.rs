@@ -73,12 +73,7 @@ impl Session {
         }
         if self.is_doomed {
             self.roll_back_all(writer).await?;
-            return Ok(Err(SqlError::new(
-                3930,
-                16,
-                1,
-                "The current transaction cannot be committed and cannot support operations that write to the log file. Roll back the transaction.",
-            )));
+            return Ok(Err(SqlError::doomed()));
         }
         let committed = self.commit_in_postgres().await?;
         let descriptor = self.end_transaction();

@@ -3,19 +3,23 @@
 use std::fmt::Write as _;
 
 use super::super::super::batch::{IndexDefinition, IndexKind};
-use super::super::super::catalogue::{Column, same_name};
+use super::super::super::catalogue::{Catalogue, Column, same_name};
+use super::super::super::catalogue::temporary::PREPARE;
 use super::super::super::encode::{quote_identifier, quote_literal};
 use super::super::super::error::{INDEX_MARK, SqlError};
 
+const MAX_COLUMNS: i32 = 1024;
+
 /// A table in the making: what is there already, and what is added to it.
-pub(super) struct Draft {
+pub(in super::super) struct Draft {
     /// It is made, and not altered.
     pub(super) is_new: bool,
+    pub(super) catalogue: Catalogue,
     pub(super) object_id: i32,
     pub(super) schema_id: i32,
     pub(super) name: String,
     /// Its quoted name in PostgreSQL.
-    pub(super) postgres: String,
+    pub(in super::super) postgres: String,
     pub(super) columns: Vec<Column>,
     /// Definitions of columns and constraints for PostgreSQL.
     pub(super) definitions: Vec<String>,
@@ -37,6 +41,42 @@ impl Draft {
                 format!("Column name '{name}' does not exist in the target table or view."),
             )
         })
+    }
+
+    /// What makes the table in PostgreSQL and in the catalogue.
+    pub(in super::super) fn create_script(&self) -> String {
+        let (prepare, kind) = match self.catalogue {
+            Catalogue::Database => ("", "TABLE"),
+            Catalogue::Temporary => (PREPARE, "TEMPORARY TABLE"),
+        };
+        format!("{prepare}CREATE {kind} {} ({});{}", self.postgres, self.definitions.join(", "), self.script)
+    }
+
+    /// The number of a column that is to be added under this name.
+    pub(super) fn next_column(&self, name: &str) -> Result<i32, SqlError> {
+        if self.column(name).is_ok() {
+            return Err(SqlError::new(
+                2705,
+                16,
+                3,
+                format!(
+                    "Column names in each table must be unique. Column name '{name}' in table '{}' is specified more than once.",
+                    self.name
+                ),
+            ));
+        }
+        match i32::try_from(self.columns.len() + 1) {
+            Ok(id) if id <= MAX_COLUMNS => Ok(id),
+            _ => Err(SqlError::new(
+                1702,
+                16,
+                1,
+                format!(
+                    "CREATE TABLE failed because column '{name}' in table '{}' exceeds the maximum of {MAX_COLUMNS} columns.",
+                    self.name
+                ),
+            )),
+        }
     }
 
     /// Enters a constraint into the catalogue; gives its name, made up where it has none.
@@ -67,8 +107,9 @@ impl Draft {
             definition.map_or((0, "NULL".to_owned()), |(id, text)| (id, quote_literal(text)));
         let _ = write!(
             self.script,
-            "INSERT INTO tsql.objects (schema_id, name, type, parent_object_id, created, definition, column_id, is_system_named) \
+            "INSERT INTO {}.objects (schema_id, name, type, parent_object_id, created, definition, column_id, is_system_named) \
              VALUES ({}, {}, '{kind}', {}, tsql.now_ticks(), {definition}, {column_id}, {system_named});",
+            self.catalogue,
             self.schema_id,
             quote_literal(&name),
             self.object_id
@@ -117,8 +158,8 @@ impl Draft {
             self.has_clustered = true;
             let _ = write!(
                 self.script,
-                "DELETE FROM tsql.indexes WHERE object_id = {} AND index_id = 0;",
-                self.object_id
+                "DELETE FROM {}.indexes WHERE object_id = {} AND index_id = 0;",
+                self.catalogue, self.object_id
             );
             1
         } else {
@@ -174,7 +215,8 @@ impl Draft {
         }
         let _ = write!(
             self.script,
-            "INSERT INTO tsql.indexes VALUES ({}, {id}, {}, {number}, {}, {}, {});",
+            "INSERT INTO {}.indexes VALUES ({}, {id}, {}, {number}, {}, {}, {});",
+            self.catalogue,
             self.object_id,
             quote_literal(&index.name),
             index.unique,
@@ -182,7 +224,7 @@ impl Draft {
             mark == 'u'
         );
         if !rows.is_empty() {
-            let _ = write!(self.script, "INSERT INTO tsql.index_columns VALUES {};", rows.join(", "));
+            let _ = write!(self.script, "INSERT INTO {}.index_columns VALUES {};", self.catalogue, rows.join(", "));
         }
         if !is_columnstore {
             let unique = if index.unique { "UNIQUE " } else { "" };

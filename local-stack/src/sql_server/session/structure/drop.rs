@@ -1,26 +1,41 @@
 //! DROP, and schemas.
 
-use std::fmt::Write as _;
-
 use super::super::super::catalogue::postgres_name;
+use super::super::super::catalogue::temporary::{self, drop_table};
 use super::super::super::encode::{quote_identifier, quote_literal};
 use super::super::super::error::SqlError;
+use super::super::super::packet::ConnectionError;
 use super::super::Session;
 use super::super::transaction::Outcome;
 use super::draft::index_name;
 
 impl Session {
+    /// A procedure or a text that was executed is over.
+    pub(in super::super) async fn leave_scope(&mut self) -> Result<(), ConnectionError> {
+        self.drop_temporary(self.scope).await?;
+        self.scope -= 1;
+        Ok(())
+    }
+
+    /// Drops the temporary tables of a scope and of those within it.
+    pub(in super::super) async fn drop_temporary(&mut self, scope: i32) -> Result<(), ConnectionError> {
+        if self.deepest_temporary < Some(scope) {
+            return Ok(());
+        }
+        let lost = |error: tokio_postgres::Error| ConnectionError::Database(error.to_string());
+        if let Some(script) = temporary::drop_scope(&self.client, scope).await.map_err(lost)? {
+            self.client.batch_execute(&script).await.map_err(lost)?;
+        }
+        self.deepest_temporary = scope.checked_sub(1).filter(|scope| *scope >= 0);
+        Ok(())
+    }
+
     pub(super) async fn drop_tables(&mut self, names: &[Vec<String>], if_exists: bool) -> Outcome<String> {
         let mut script = String::new();
         for name in names {
             match self.existing(name).await? {
                 Ok(table) => {
-                    let id = table.object_id;
-                    let _ = write!(
-                        script,
-                        "DROP TABLE {}; DELETE FROM tsql.objects WHERE object_id = {id} OR parent_object_id = {id};",
-                        table.postgres
-                    );
+                    script.push_str(&drop_table(&table.postgres, table.catalogue(), table.object_id));
                 }
                 Err(error) if error.number == 208 && if_exists => {}
                 Err(error) if error.number == 208 => {
@@ -51,8 +66,9 @@ impl Session {
             Err(error) => return Ok(Err(error)),
         };
         let id = table.object_id;
+        let catalogue = table.catalogue();
         let find = format!(
-            "SELECT index_id FROM tsql.indexes WHERE object_id = {id} AND lower(name) = lower({}) AND NOT is_primary_key AND NOT is_unique_constraint",
+            "SELECT index_id FROM {catalogue}.indexes WHERE object_id = {id} AND lower(name) = lower({}) AND NOT is_primary_key AND NOT is_unique_constraint",
             quote_literal(name)
         );
         match self.number(&find).await? {
@@ -71,9 +87,9 @@ impl Session {
                 let schema = table.postgres.split_once('.').map_or("dbo", |(schema, _)| schema);
                 // a columnstore has no index in PostgreSQL
                 Ok(Ok(format!(
-                    "DROP INDEX IF EXISTS {schema}.{}; DELETE FROM tsql.indexes WHERE object_id = {id} AND index_id = {index_id}; \
-                     INSERT INTO tsql.indexes (object_id, index_id, name, type) SELECT {id}, 0, NULL, 0 \
-                     WHERE NOT EXISTS (SELECT FROM tsql.indexes WHERE object_id = {id} AND index_id IN (0, 1));",
+                    "DROP INDEX IF EXISTS {schema}.{}; DELETE FROM {catalogue}.indexes WHERE object_id = {id} AND index_id = {index_id}; \
+                     INSERT INTO {catalogue}.indexes (object_id, index_id, name, type) SELECT {id}, 0, NULL, 0 \
+                     WHERE NOT EXISTS (SELECT FROM {catalogue}.indexes WHERE object_id = {id} AND index_id IN (0, 1));",
                     quote_identifier(&index_name(name, 'i', id))
                 )))
             }
