@@ -28,6 +28,7 @@ mod property;
 mod query;
 mod scope;
 mod set_operation;
+mod updatable;
 
 pub(super) use convert::{Conversion, convert};
 pub(super) use scope::{Relation, Scope};
@@ -163,6 +164,8 @@ pub(super) struct Binder<'a> {
     aliases: Cell<usize>,
     depth: Cell<usize>,
     common_tables: RefCell<Vec<CommonTable>>,
+    row_source: Cell<Option<updatable::Wanted>>,
+    row_columns: RefCell<Vec<Option<String>>>,
 }
 
 /// A common table expression that is in sight.
@@ -172,6 +175,7 @@ struct CommonTable {
     /// `None` while it is being bound: it would refer to itself.
     columns: Option<Vec<ResultColumn>>,
     alias: String,
+    query: Arc<sqlparser::ast::Query>,
 }
 
 impl<'a> Binder<'a> {
@@ -188,6 +192,8 @@ impl<'a> Binder<'a> {
             aliases: Cell::new(0),
             depth: Cell::new(0),
             common_tables: RefCell::new(Vec::new()),
+            row_source: Cell::new(None),
+            row_columns: RefCell::new(Vec::new()),
         }
     }
 

@@ -13,6 +13,7 @@ use super::super::encode::quote_identifier;
 use super::super::error::SqlError;
 use super::super::token::ColumnOrigin;
 use super::convert::{Conversion, convert};
+use super::updatable::RowSource;
 use super::{Binder, Bound, Scope, Typed, column_alias};
 
 impl Binder<'_> {
@@ -22,7 +23,7 @@ impl Binder<'_> {
         convert(value, column.sql_type, Conversion::Assign(&place)).map_err(Into::into)
     }
 
-    fn writable(&self, name: &ObjectName) -> Bound<Arc<Table>> {
+    pub(super) fn writable(&self, name: &ObjectName) -> Bound<Arc<Table>> {
         let table = self.table(&name_parts(name)?)?;
         if table.is_view {
             return Err(
@@ -149,7 +150,7 @@ impl Binder<'_> {
             let AssignmentTarget::ColumnName(column) = column else {
                 return Err(SqlError::syntax("(").into());
             };
-            let column = self.target_column(&target.table, column)?;
+            let column = target.column(self, column)?;
             refuse_read_only(column, &target.table)?;
             let value = match value {
                 Expr::Identifier(name)
@@ -199,13 +200,22 @@ impl Binder<'_> {
     fn target<'s>(&self, name: &ObjectName, hints: &[Expr], from: &[TableWithJoins]) -> Bound<Target<'s>> {
         let parts = name_parts(name)?;
         let mut scope = Scope::inside(None);
+        if from.is_empty()
+            && let Some(source) = self.row_source(&parts)?
+        {
+            let alias = self.alias();
+            scope.add(source.relation.clone())?;
+            let (others, conditions) = (vec![source.sql.clone()], vec![source.condition(&alias)]);
+            let table = source.table.clone();
+            return Ok(Target { table, alias, scope, others, conditions, source: Some(source) });
+        }
         if from.is_empty() {
             let table = self.writable(name)?;
             self.hints(hints, &table)?;
             let relation = self.table_relation(&table, None)?;
             let alias = relation.alias.clone();
             scope.add(relation)?;
-            return Ok(Target { table, alias, scope, others: Vec::new(), conditions: Vec::new() });
+            return Ok(Target { table, alias, scope, others: Vec::new(), conditions: Vec::new(), source: None });
         }
         // PostgreSQL joins the target with what is in FROM: inner joins alone can be taken apart for that
         let mut factors = Vec::new();
@@ -253,7 +263,7 @@ impl Binder<'_> {
             .into_iter()
             .map(|condition| self.condition(condition, &scope))
             .collect::<Bound<Vec<_>>>()?;
-        Ok(Target { table, alias, scope, others, conditions })
+        Ok(Target { table, alias, scope, others, conditions, source: None })
     }
 }
 
@@ -264,9 +274,21 @@ struct Target<'s> {
     scope: Scope<'s>,
     others: Vec<String>,
     conditions: Vec<String>,
+    /// The common table expression that stands for the table.
+    source: Option<RowSource>,
 }
 
 impl Target<'_> {
+    fn column(&self, binder: &Binder<'_>, name: &ObjectName) -> Bound<&Column> {
+        match &self.source {
+            None => binder.target_column(&self.table, name),
+            Some(source) => {
+                let parts = name_parts(name)?;
+                Ok(source.column(parts.last().map_or("", String::as_str))?)
+            }
+        }
+    }
+
     fn finish(
         &self,
         binder: &Binder<'_>,

@@ -1,5 +1,7 @@
 //! SELECT.
 
+use std::sync::Arc;
+
 use sqlparser::ast::{
     Distinct, Expr, Fetch, GroupByExpr, LimitClause, OrderByExpr, OrderByKind, Query, Select, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr, Top, TopQuantity, Value, With,
@@ -104,12 +106,17 @@ impl Binder<'_> {
         convert(&value, SqlType::BigInt, Conversion::Implicit).map_err(Into::into)
     }
 
-    fn common_table_expressions(&self, with: &With, outer: Option<&Scope<'_>>) -> Bound<String> {
+    pub(super) fn common_table_expressions(&self, with: &With, outer: Option<&Scope<'_>>) -> Bound<String> {
         let mut parts = Vec::new();
         for table in &with.cte_tables {
             let name = table.alias.name.value.clone();
             let alias = self.alias();
-            self.common_tables.borrow_mut().push(CommonTable { name, columns: None, alias: alias.clone() });
+            self.common_tables.borrow_mut().push(CommonTable {
+                name,
+                columns: None,
+                alias: alias.clone(),
+                query: Arc::new(table.query.as_ref().clone()),
+            });
             let mut bound = self.query(&table.query, outer)?;
             rename(&mut bound.columns, &table.alias)?;
             parts.push(format!("{alias} AS ({})", bound.sql));
@@ -126,6 +133,8 @@ impl Binder<'_> {
         tail: &Tail<'_>,
         outer: Option<&Scope<'_>>,
     ) -> Bound<BoundQuery> {
+        // for this SELECT, and for none within it
+        let wanted = self.row_source.take();
         if select.into.is_some() {
             return Err(SqlError::unsupported("SELECT INTO").into());
         }
@@ -175,11 +184,14 @@ impl Binder<'_> {
                 outputs.iter().map(|(_, value)| value.type_or_int().equality_key(&value.sql)).collect();
             sql.push_str(&format!("DISTINCT ON ({}) ", keys.join(", ")));
         }
-        let items: Vec<String> = outputs
+        let mut items: Vec<String> = outputs
             .iter()
             .enumerate()
             .map(|(index, (_, value))| format!("{} AS {}", typed_sql(value), column_alias(index)))
             .collect();
+        if let Some(wanted) = wanted {
+            items.push(self.row_of(wanted, &scope, &outputs, is_grouped || distinct)?);
+        }
         sql.push_str(&items.join(", "));
         if let Some(from) = from {
             sql.push_str(&format!(" FROM {from}"));

@@ -55,10 +55,10 @@ impl Session {
                 {
                     self.sql(writer, inner).await
                 }
-                SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                    self.raise(writer, SqlError::unsupported("WITH before a statement that changes rows"))
-                        .await
+                SetExpr::Insert(inner) | SetExpr::Update(inner) | SetExpr::Delete(inner) => {
+                    self.change_with(writer, query, inner).await
                 }
+                SetExpr::Merge(_) => self.raise(writer, SqlError::unsupported("MERGE")).await,
                 _ => {
                     match select_into::split(query) {
                         Ok(None) => {}
@@ -95,8 +95,32 @@ impl Session {
         }
     }
 
-    async fn change(
+    /// A change behind common table expressions.
+    async fn change_with(
         &mut self,
+        writer: &mut Writer,
+        query: &Query,
+        statement: &SqlStatement,
+    ) -> Result<Flow, ConnectionError> {
+        let Some(with) = &query.with else { return self.sql(writer, statement).await };
+        let (verb, command) = match statement {
+            SqlStatement::Insert(_) => ("INSERT", COMMAND_INSERT),
+            SqlStatement::Update(_) => ("UPDATE", COMMAND_UPDATE),
+            _ => ("DELETE", COMMAND_DELETE),
+        };
+        let bound = self.bind(|binder| {
+            binder.change_with(with, |binder| match statement {
+                SqlStatement::Insert(insert) => binder.insert(insert),
+                SqlStatement::Update(update) => binder.update(update),
+                SqlStatement::Delete(delete) => binder.delete(delete),
+                _ => Err(SqlError::syntax("WITH").into()),
+            })
+        });
+        let bound = bound.await?;
+        self.change(writer, bound, verb, command).await
+    }
+
+    async fn change(        &mut self,
         writer: &mut Writer,
         bound: Result<(String, Vec<TableLock>), SqlError>,
         verb: &'static str,
