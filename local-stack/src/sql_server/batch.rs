@@ -14,13 +14,15 @@ use super::types::SqlType;
 
 mod ddl;
 mod execute;
+mod change;
 mod insert_bulk;
 mod set;
 mod tokens;
 mod transaction;
 
 pub(super) use ddl::{
-    ColumnDefinition, ComputedColumn, ConstraintDefinition, ConstraintKind, Ddl, IndexDefinition, IndexKind, TableItem,
+    ColumnDefinition, ComputedColumn, ConstraintDefinition, ConstraintKind, Ddl, IndexDefinition, IndexKind,
+    TableItem,
 };
 pub(super) use execute::{AppLockCall, AppLockProcedure, Argument, Execute};
 pub(super) use insert_bulk::InsertBulk;
@@ -236,7 +238,7 @@ impl Reader<'_> {
         let sql_type = SqlType::parse(&name, &arguments)?;
         if self.accept("COLLATE") {
             let name = self.identifier()?;
-            return Ok(sql_type.with_collation(super::types::Collation::parse(&name)?));
+            return Ok(sql_type.with_collation(super::types::Collation::of_clause(&name)?));
         }
         Ok(sql_type)
     }
@@ -316,11 +318,7 @@ impl Reader<'_> {
         if ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].iter().any(|word| self.is(word))
             || self.parser.peek_token_ref().token == Token::LParen
         {
-            return self
-                .parser
-                .parse_statement()
-                .map(|statement| Statement::Sql(Box::new(statement)))
-                .map_err(syntax);
+            return self.query_or_change().map(|statement| Statement::Sql(Box::new(statement)));
         }
         match &self.parser.peek_token_ref().token {
             Token::Word(word) if word.keyword != Keyword::NoKeyword => {

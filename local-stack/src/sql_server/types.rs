@@ -47,6 +47,14 @@ impl Collation {
         }
     }
 
+    /// The collation that stands behind COLLATE.
+    pub(super) fn of_clause(name: &str) -> Result<Self, SqlError> {
+        if ["DATABASE_DEFAULT", "CATALOG_DEFAULT"].iter().any(|default| name.eq_ignore_ascii_case(default)) {
+            return Ok(Self::Latin1);
+        }
+        Self::parse(name)
+    }
+
     pub(super) fn parse(name: &str) -> Result<Self, SqlError> {
         Self::ALL
             .into_iter()

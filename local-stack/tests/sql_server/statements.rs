@@ -138,7 +138,7 @@ const ERRORS: &[(&str, u32)] = &[
     ("SELECT a FROM dbo.t WHERE a", 4145),
     ("SELECT ) FROM", 102),
     ("SELECT TOP 10 PERCENT a FROM dbo.t", 40517),
-    ("SELECT a FROM #t", 40517),
+    ("SELECT a FROM #t", 208),
     ("MERGE INTO dbo.t USING dbo.t AS s ON 1 = 1 WHEN MATCHED THEN DELETE;", 40517),
     ("CREATE TABLE dbo.t (a int)", 2714),
     ("CREATE TABLE dbo.x (a int, A int)", 2705),

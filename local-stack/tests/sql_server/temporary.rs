@@ -18,7 +18,7 @@ async fn a_temporary_table_is_seen_by_its_own_session_alone() {
     let fixture = Fixture::start().await;
     let mut first = fixture.connect().await;
     let mut second = fixture.connect().await;
-    run(&mut first, "CREATE TABLE #t (id int NOT NULL PRIMARY KEY, name nvarchar(20)); INSERT INTO #t VALUES (1, N'a')").await;
+    run(&mut first, "CREATE TABLE #t (id int NOT NULL PRIMARY KEY, name nvarchar(20) COLLATE DATABASE_DEFAULT); INSERT INTO #t VALUES (1, N'a')").await;
     assert_eq!(error_of(&mut second, "SELECT * FROM #t").await, 208);
     run(&mut second, "CREATE TABLE #t (other bigint)").await;
     assert_eq!(int(&mut first, "SELECT COUNT(*) FROM tempdb..#t").await, 1);
@@ -43,7 +43,8 @@ async fn a_temporary_table_is_seen_by_its_own_session_alone() {
 async fn a_rollback_takes_a_temporary_table_back() {
     let fixture = Fixture::start().await;
     let mut client = fixture.connect().await;
-    run(&mut client, "BEGIN TRANSACTION; CREATE TABLE #t (id int); INSERT INTO #t VALUES (1); ROLLBACK").await;
+    run(&mut client, "BEGIN TRANSACTION; CREATE TABLE #t (id int); INSERT INTO #t VALUES (1); ROLLBACK")
+        .await;
     assert_eq!(error_of(&mut client, "SELECT * FROM #t").await, 208);
     run(&mut client, "CREATE TABLE #t (id int)").await;
     run(&mut client, "BEGIN TRANSACTION; INSERT INTO #t VALUES (1); ROLLBACK").await;
@@ -70,8 +71,16 @@ async fn select_into_makes_a_table_of_a_querys_columns() {
     let fixture = Fixture::start().await;
     let mut client = fixture.connect().await;
     run(&mut client, "CREATE TABLE dbo.t (id bigint NOT NULL, name varchar(20) COLLATE Latin1_General_100_BIN2, price decimal(9,2) NOT NULL, own int IDENTITY)").await;
-    run(&mut client, "INSERT INTO dbo.t (id, name, price) VALUES (1, 'a', 1.25), (2, 'b', 2.5), (3, NULL, 0)").await;
-    assert_eq!(int(&mut client, "SELECT id, name, price INTO #copy FROM dbo.t WHERE id < 3; SELECT @@ROWCOUNT").await, 2);
+    run(
+        &mut client,
+        "INSERT INTO dbo.t (id, name, price) VALUES (1, 'a', 1.25), (2, 'b', 2.5), (3, NULL, 0)",
+    )
+    .await;
+    assert_eq!(
+        int(&mut client, "SELECT id, name, price INTO #copy FROM dbo.t WHERE id < 3; SELECT @@ROWCOUNT")
+            .await,
+        2
+    );
     let shape = "SELECT c.name, t.name, c.is_nullable, c.collation_name FROM tempdb.sys.columns c JOIN sys.types t ON t.user_type_id = c.user_type_id \
         WHERE c.object_id = OBJECT_ID('tempdb..#copy') ORDER BY c.column_id";
     let shape: Vec<(String, String, bool, Option<String>)> = rows(&mut client, shape)
@@ -146,15 +155,35 @@ async fn a_common_table_expression_stands_before_a_change() {
     assert_eq!(int(&mut client, update).await, 1);
     let read = "WITH large AS (SELECT id FROM dbo.t WHERE id > 3) UPDATE t SET name = N'z' FROM dbo.t AS t JOIN large AS l ON l.id = t.id; SELECT @@ROWCOUNT";
     assert_eq!(int(&mut client, read).await, 1);
-    assert_eq!(int(&mut client, "WITH x AS (SELECT TOP (1) id FROM dbo.t ORDER BY id) DELETE FROM x; SELECT @@ROWCOUNT").await, 1);
+    assert_eq!(
+        int(
+            &mut client,
+            "WITH x AS (SELECT TOP (1) id FROM dbo.t ORDER BY id) DELETE FROM x; SELECT @@ROWCOUNT"
+        )
+        .await,
+        1
+    );
     let names: Vec<String> = rows(&mut client, "SELECT name FROM dbo.t ORDER BY id")
         .await
         .iter()
         .map(|row| row.get::<&str, _>(0).unwrap().to_owned())
         .collect();
     assert_eq!(names, ["b", "c!", "z"]);
+    run(&mut client, "INSERT INTO dbo.t VALUES (7, N'x'), (8, N'x'), (9, N'x')").await;
+    assert_eq!(int(&mut client, "DELETE s FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS place FROM dbo.t WHERE name = N'x') AS s WHERE place = 2; SELECT @@ROWCOUNT").await, 1);
+    assert_eq!(int(&mut client, "DELETE TOP (1) FROM dbo.t WHERE name = N'x'; SELECT @@ROWCOUNT").await, 1);
+    assert_eq!(int(&mut client, "SELECT COUNT(*) FROM dbo.t WHERE id IN (7, 9)").await, 1);
+    assert_eq!(error_of(&mut client, "DELETE FROM dbo.t LIMIT 1").await, 102);
+    assert_eq!(error_of(&mut client, "UPDATE TOP (1) dbo.t SET name = N''").await, 40517);
     // a group has no row of its own that could be changed
-    assert_eq!(error_of(&mut client, "WITH g AS (SELECT name, COUNT(*) AS n FROM dbo.t GROUP BY name) DELETE FROM g").await, 4403);
+    assert_eq!(
+        error_of(
+            &mut client,
+            "WITH g AS (SELECT name, COUNT(*) AS n FROM dbo.t GROUP BY name) DELETE FROM g"
+        )
+        .await,
+        4403
+    );
 }
 
 #[tokio::test]
@@ -162,7 +191,8 @@ async fn a_computed_column_follows_from_the_others() {
     let fixture = Fixture::start().await;
     let mut client = fixture.connect().await;
     run(&mut client, "CREATE TABLE dbo.t (twice AS (amount * 2), amount int NOT NULL, label AS (name + N'-' + CONVERT(nvarchar(10), amount)) PERSISTED, name nvarchar(10))").await;
-    run(&mut client, "INSERT INTO dbo.t VALUES (4, N'x'); INSERT INTO dbo.t (name, amount) VALUES (N'y', 5)").await;
+    run(&mut client, "INSERT INTO dbo.t VALUES (4, N'x'); INSERT INTO dbo.t (name, amount) VALUES (N'y', 5)")
+        .await;
     let found = values(&mut client, "SELECT twice, label FROM dbo.t WHERE amount = 4").await;
     assert_eq!(found, [ColumnData::I32(Some(8)), ColumnData::String(Some("x-4".into()))]);
     assert_eq!(error_of(&mut client, "INSERT INTO dbo.t (twice) VALUES (1)").await, 271);

@@ -367,7 +367,7 @@ impl Reader<'_> {
             } else if self.accept("IDENTITY") {
                 column.identity = Some(self.identity()?);
             } else if self.accept("COLLATE") {
-                let collation = super::super::types::Collation::parse(&self.identifier()?)?;
+                let collation = super::super::types::Collation::of_clause(&self.identifier()?)?;
                 column.sql_type = column.sql_type.with_collation(collation);
             } else if self.is("CONSTRAINT")
                 || ["PRIMARY", "UNIQUE", "CHECK", "DEFAULT", "REFERENCES", "FOREIGN"]

@@ -39,7 +39,10 @@ const PROCEDURES: &[(&str, &str, &str)] = &[
     (
         "sp_tablecollations_100",
         "@object nvarchar(4000)",
-        concat!(table_collations!(), " FROM sys.columns WHERE object_id = OBJECT_ID(@object) ORDER BY column_id"),
+        concat!(
+            table_collations!(),
+            " FROM sys.columns WHERE object_id = OBJECT_ID(@object) ORDER BY column_id"
+        ),
     ),
     (
         "tempdb..sp_tablecollations_100",

@@ -171,11 +171,10 @@ impl Binder<'_> {
     pub(in super::super) fn delete(&self, delete: &Delete) -> Bound<String> {
         if delete.output.is_some()
             || delete.returning.is_some()
-            || delete.limit.is_some()
             || delete.using.is_some()
             || !delete.order_by.is_empty()
         {
-            return Err(SqlError::unsupported("OUTPUT, TOP or USING of DELETE").into());
+            return Err(SqlError::unsupported("OUTPUT or USING of DELETE").into());
         }
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
         let target = match (delete.tables.as_slice(), from.as_slice()) {
@@ -191,18 +190,50 @@ impl Binder<'_> {
             ([name], from) => self.target(name, &[], from)?,
             _ => return Err(SqlError::unsupported("this form of DELETE").into()),
         };
+        if let Some(count) = &delete.limit {
+            return self.delete_top(&target, count, delete.selection.as_ref());
+        }
         let mut sql = format!("DELETE FROM {} AS {}", target.table.postgres, target.alias);
         target.finish(self, &mut sql, "USING", delete.selection.as_ref())?;
         Ok(sql)
+    }
+
+    /// `DELETE TOP (n)`: some rows, nobody knows which.
+    fn delete_top(&self, target: &Target<'_>, count: &Expr, selection: Option<&Expr>) -> Bound<String> {
+        // a row that changes between the two looks at it would be missed
+        self.lock(&target.table.postgres, "SHARE ROW EXCLUSIVE");
+        let (own, rows) = (self.alias(), self.alias());
+        let mut sql = format!(
+            "SELECT {}.ctid AS row_id FROM {} AS {}",
+            target.alias, target.table.postgres, target.alias
+        );
+        target.finish(self, &mut sql, ",", selection)?;
+        let count = self.row_count(count)?;
+        Ok(format!(
+            "DELETE FROM {} AS {own} USING ({sql} LIMIT {count}) AS {rows} WHERE {own}.ctid = {rows}.row_id",
+            target.table.postgres
+        ))
     }
 
     /// The table that changes, found in FROM where there is one.
     fn target<'s>(&self, name: &ObjectName, hints: &[Expr], from: &[TableWithJoins]) -> Bound<Target<'s>> {
         let parts = name_parts(name)?;
         let mut scope = Scope::inside(None);
-        if from.is_empty()
-            && let Some(source) = self.row_source(&parts)?
-        {
+        let source = match from {
+            [] => self.row_source(&parts)?,
+            // `DELETE s FROM (SELECT …) AS s`
+            [TableWithJoins { relation, joins }] if joins.is_empty() => match relation {
+                TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None }
+                    if alias.columns.is_empty()
+                        && matches!(parts.as_slice(), [name] if same_name(name, &alias.name.value)) =>
+                {
+                    Some(self.rows_of(&alias.name.value, subquery, None)?)
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(source) = source {
             let alias = self.alias();
             scope.add(source.relation.clone())?;
             let (others, conditions) = (vec![source.sql.clone()], vec![source.condition(&alias)]);
@@ -215,7 +246,14 @@ impl Binder<'_> {
             let relation = self.table_relation(&table, None)?;
             let alias = relation.alias.clone();
             scope.add(relation)?;
-            return Ok(Target { table, alias, scope, others: Vec::new(), conditions: Vec::new(), source: None });
+            return Ok(Target {
+                table,
+                alias,
+                scope,
+                others: Vec::new(),
+                conditions: Vec::new(),
+                source: None,
+            });
         }
         // PostgreSQL joins the target with what is in FROM: inner joins alone can be taken apart for that
         let mut factors = Vec::new();

@@ -81,7 +81,7 @@ impl Binder<'_> {
             Expr::Collate { expr, collation } => {
                 let value = self.value(expr, scope)?;
                 let name = super::super::batch::name_parts(collation)?.join(".");
-                let collation = if name.eq_ignore_ascii_case("DATABASE_DEFAULT") { Collation::Latin1 } else { Collation::parse(&name)? };
+                let collation = Collation::of_clause(&name)?;
                 let sql_type = value.type_or_int();
                 if !sql_type.is_text() {
                     return Err(SqlError::new(447, 16, 0, "Expression type is invalid for COLLATE clause.").into());

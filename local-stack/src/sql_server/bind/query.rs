@@ -101,7 +101,7 @@ impl Binder<'_> {
         Ok((offset, limit))
     }
 
-    fn row_count(&self, expression: &Expr) -> Bound<String> {
+    pub(super) fn row_count(&self, expression: &Expr) -> Bound<String> {
         let value = self.value(expression, &Scope::default())?;
         convert(&value, SqlType::BigInt, Conversion::Implicit).map_err(Into::into)
     }

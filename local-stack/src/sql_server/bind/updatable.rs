@@ -7,6 +7,7 @@ use sqlparser::ast::{Query, SetExpr, TableFactor, With};
 use super::super::batch::name_parts;
 use super::super::catalogue::{Column, Table, same_name};
 use super::super::error::SqlError;
+use super::super::token::ResultColumn;
 use super::{Binder, Bound, BoundQuery, Relation, Scope, Typed};
 
 /// Asks the next SELECT for the row behind each of its own.
@@ -74,17 +75,27 @@ impl Binder<'_> {
             })
         };
         let Some((name, query, columns)) = found else { return Ok(None) };
-        let table = self.writable(&single_table(&query, &name)?)?;
+        self.rows_of(&name, &query, Some(columns)).map(Some)
+    }
+
+    /// The rows of a query as those of the table behind it.
+    pub(super) fn rows_of(
+        &self,
+        name: &str,
+        query: &Query,
+        columns: Option<Vec<ResultColumn>>,
+    ) -> Bound<RowSource> {
+        let table = self.writable(&single_table(query, name)?)?;
         // a row that changes between the two looks at it would be missed
         self.lock(&table.postgres, "SHARE ROW EXCLUSIVE");
         self.row_source.set(Some(Wanted));
-        let bound = self.query(&query, None);
+        let bound = self.query(query, None);
         self.row_source.take();
-        let BoundQuery { sql, .. } = bound?;
+        let BoundQuery { sql, columns: own, .. } = bound?;
         let sources = self.row_columns.take();
-        let relation = Relation::derived(name, self.alias(), &columns);
+        let relation = Relation::derived(name.to_owned(), self.alias(), &columns.unwrap_or(own));
         let sql = format!("({sql}) AS {}", relation.alias);
-        Ok(Some(RowSource { table, relation, sql, columns: sources }))
+        Ok(RowSource { table, relation, sql, columns: sources })
     }
 
     /// What a SELECT gives for the row behind each of its own.
@@ -110,7 +121,8 @@ impl Binder<'_> {
 
 /// The one table that a query reads.
 fn single_table(query: &Query, name: &str) -> Bound<sqlparser::ast::ObjectName> {
-    let unsupported = || SqlError::unsupported(&format!("a change of {name}, which is not a SELECT from one table"));
+    let unsupported =
+        || SqlError::unsupported(&format!("a change of {name}, which is not a SELECT from one table"));
     let (None, SetExpr::Select(select)) = (&query.with, query.body.as_ref()) else {
         return Err(unsupported().into());
     };

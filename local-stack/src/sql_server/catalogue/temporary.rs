@@ -28,7 +28,8 @@ const FIND: &str = "SELECT o.object_id, o.name, o.postgres_name, o.scope, \
     EXISTS (SELECT FROM pg_temp.objects k WHERE k.parent_object_id = o.object_id AND k.type = 'C') \
     FROM pg_temp.objects o WHERE lower(o.name) = lower($1) AND o.type = 'U' ORDER BY o.scope DESC LIMIT 1";
 
-const FIND_ENDED: &str = "SELECT object_id, postgres_name FROM pg_temp.objects WHERE scope >= $1 AND type = 'U'";
+const FIND_ENDED: &str =
+    "SELECT object_id, postgres_name FROM pg_temp.objects WHERE scope >= $1 AND type = 'U'";
 
 /// Whether a table of this name is a temporary one.
 pub(in super::super) fn is_temporary(name: &str) -> bool {

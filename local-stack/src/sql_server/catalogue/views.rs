@@ -52,9 +52,11 @@ impl SystemView {
         let query = expand(self.query);
         match catalogue {
             Catalogue::Database => query,
-            Catalogue::Temporary => ["objects", "columns", "indexes", "index_columns"]
-                .into_iter()
-                .fold(query, |query, table| query.replace(&format!("tsql.{table} "), &format!("tsql.temporary_{table}() "))),
+            Catalogue::Temporary => {
+                ["objects", "columns", "indexes", "index_columns"].into_iter().fold(query, |query, table| {
+                    query.replace(&format!("tsql.{table} "), &format!("tsql.temporary_{table}() "))
+                })
+            }
         }
     }
 

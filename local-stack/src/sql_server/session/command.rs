@@ -120,7 +120,8 @@ impl Session {
         self.change(writer, bound, verb, command).await
     }
 
-    async fn change(        &mut self,
+    async fn change(
+        &mut self,
         writer: &mut Writer,
         bound: Result<(String, Vec<TableLock>), SqlError>,
         verb: &'static str,

@@ -34,7 +34,9 @@ impl Session {
             return Ok(Err(error));
         }
         let script = match ddl {
-            Ddl::CreateTable { name, items } => self.plan_table(name, items).await?.map(|draft| draft.create_script()),
+            Ddl::CreateTable { name, items } => {
+                self.plan_table(name, items).await?.map(|draft| draft.create_script())
+            }
             Ddl::AlterTableAdd { name, items } => self.alter_table(name, items).await?,
             Ddl::CreateIndex { table, index } => self.create_index(table, index).await?,
             Ddl::DropTable { names, if_exists } => self.drop_tables(names, *if_exists).await?,

@@ -67,9 +67,7 @@ impl Session {
             facets.max_length,
             facets.precision,
             facets.scale,
-            sql_type
-                .collation()
-                .map_or("NULL".to_owned(), |collation| quote_literal(collation.name())),
+            sql_type.collation().map_or("NULL".to_owned(), |collation| quote_literal(collation.name())),
             quote_literal(&format!("({})", computed.value)),
             computed.is_persisted,
         );

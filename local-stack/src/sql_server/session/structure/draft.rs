@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::super::super::batch::{IndexDefinition, IndexKind};
-use super::super::super::catalogue::{Catalogue, Column, same_name};
 use super::super::super::catalogue::temporary::PREPARE;
+use super::super::super::catalogue::{Catalogue, Column, same_name};
 use super::super::super::encode::{quote_identifier, quote_literal};
 use super::super::super::error::{INDEX_MARK, SqlError};
 
@@ -224,7 +224,12 @@ impl Draft {
             mark == 'u'
         );
         if !rows.is_empty() {
-            let _ = write!(self.script, "INSERT INTO {}.index_columns VALUES {};", self.catalogue, rows.join(", "));
+            let _ = write!(
+                self.script,
+                "INSERT INTO {}.index_columns VALUES {};",
+                self.catalogue,
+                rows.join(", ")
+            );
         }
         if !is_columnstore {
             let unique = if index.unique { "UNIQUE " } else { "" };
