@@ -6,6 +6,8 @@
     reason = "what tests share says what it expects by panicking, as tests do"
 )]
 
+#[path = "sql_server/alter_table.rs"]
+mod alter_table;
 #[path = "sql_server/bulk.rs"]
 mod bulk;
 #[path = "sql_server/concurrency.rs"]

@@ -12,6 +12,9 @@ use super::Reader;
 pub(in super::super) enum Ddl {
     CreateTable { name: Vec<String>, items: Vec<TableItem> },
     AlterTableAdd { name: Vec<String>, items: Vec<TableItem> },
+    AlterColumn { name: Vec<String>, column: Box<ColumnDefinition> },
+    DropColumns { name: Vec<String>, columns: Vec<String>, if_exists: bool },
+    DropConstraints { name: Vec<String>, constraints: Vec<String>, if_exists: bool },
     CreateIndex { table: Vec<String>, index: IndexDefinition },
     DropTable { names: Vec<Vec<String>>, if_exists: bool },
     DropIndex { table: Vec<String>, name: String, if_exists: bool },
@@ -114,18 +117,7 @@ impl Reader<'_> {
             return Ok(Some(Ddl::CreateTable { name, items }));
         }
         if self.accept_all(&["ALTER", "TABLE"]) {
-            let name = self.object_name()?;
-            if !self.accept("ADD") {
-                return Err(SqlError::unsupported(&format!(
-                    "ALTER TABLE {}",
-                    self.parser.peek_token_ref().token
-                )));
-            }
-            let mut items = vec![self.table_item()?];
-            while self.accept_token(&Token::Comma) {
-                items.push(self.table_item()?);
-            }
-            return Ok(Some(Ddl::AlterTableAdd { name, items }));
+            return self.alter_table().map(Some);
         }
         if self.accept_all(&["DROP", "TABLE"]) {
             let if_exists = self.accept_all(&["IF", "EXISTS"]);
@@ -175,6 +167,50 @@ impl Reader<'_> {
             return Ok(Some(Ddl::CreateIndex { table, index }));
         }
         Ok(None)
+    }
+
+    fn alter_table(&mut self) -> Result<Ddl, SqlError> {
+        let name = self.object_name()?;
+        if self.accept_all(&["ALTER", "COLUMN"]) {
+            return match self.column()? {
+                TableItem::Column(column)
+                    if column.identity.is_none()
+                        && column.default.is_none()
+                        && column.constraints.is_empty() =>
+                {
+                    Ok(Ddl::AlterColumn { name, column })
+                }
+                _ => Err(SqlError::syntax("ALTER COLUMN")),
+            };
+        }
+        if self.accept("DROP") {
+            let of_columns = self.accept("COLUMN");
+            if !of_columns {
+                self.accept("CONSTRAINT");
+            }
+            let if_exists = self.accept_all(&["IF", "EXISTS"]);
+            let mut names = vec![self.identifier()?];
+            while self.accept_token(&Token::Comma) {
+                if self.is("COLUMN") || self.is("CONSTRAINT") {
+                    return Err(SqlError::unsupported("ALTER TABLE DROP of several kinds"));
+                }
+                names.push(self.identifier()?);
+            }
+            return Ok(if of_columns {
+                Ddl::DropColumns { name, columns: names, if_exists }
+            } else {
+                Ddl::DropConstraints { name, constraints: names, if_exists }
+            });
+        }
+        if !self.accept("ADD") {
+            let token = &self.parser.peek_token_ref().token;
+            return Err(SqlError::unsupported(&format!("ALTER TABLE {token}")));
+        }
+        let mut items = vec![self.table_item()?];
+        while self.accept_token(&Token::Comma) {
+            items.push(self.table_item()?);
+        }
+        Ok(Ddl::AlterTableAdd { name, items })
     }
 
     fn index_kind(&mut self) -> Result<IndexKind, SqlError> {

@@ -17,6 +17,7 @@ use super::super::types::SqlType;
 use super::transaction::{Outcome, STATEMENT_SAVEPOINT};
 use super::{Session, Writer};
 
+mod alter;
 mod computed;
 mod create;
 mod draft;
@@ -38,6 +39,13 @@ impl Session {
                 self.plan_table(name, items).await?.map(|draft| draft.create_script())
             }
             Ddl::AlterTableAdd { name, items } => self.alter_table(name, items).await?,
+            Ddl::AlterColumn { name, column } => self.alter_column(name, column).await?,
+            Ddl::DropColumns { name, columns, if_exists } => {
+                self.drop_columns(name, columns, *if_exists).await?
+            }
+            Ddl::DropConstraints { name, constraints, if_exists } => {
+                self.drop_constraints(name, constraints, *if_exists).await?
+            }
             Ddl::CreateIndex { table, index } => self.create_index(table, index).await?,
             Ddl::DropTable { names, if_exists } => self.drop_tables(names, *if_exists).await?,
             Ddl::DropIndex { table, name, if_exists } => self.drop_index(table, name, *if_exists).await?,

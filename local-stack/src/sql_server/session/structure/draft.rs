@@ -8,7 +8,7 @@ use super::super::super::catalogue::{Catalogue, Column, same_name};
 use super::super::super::encode::{quote_identifier, quote_literal};
 use super::super::super::error::{INDEX_MARK, SqlError};
 
-const MAX_COLUMNS: i32 = 1024;
+const MAX_COLUMNS: usize = 1024;
 
 /// A table in the making: what is there already, and what is added to it.
 pub(in super::super) struct Draft {
@@ -65,18 +65,19 @@ impl Draft {
                 ),
             ));
         }
-        match i32::try_from(self.columns.len() + 1) {
-            Ok(id) if id <= MAX_COLUMNS => Ok(id),
-            _ => Err(SqlError::new(
-                1702,
-                16,
-                1,
-                format!(
-                    "CREATE TABLE failed because column '{name}' in table '{}' exceeds the maximum of {MAX_COLUMNS} columns.",
-                    self.name
-                ),
-            )),
+        if self.columns.len() < MAX_COLUMNS {
+            // numbers of columns that are gone are not given again
+            return Ok(self.columns.iter().map(|column| column.id).max().unwrap_or(0) + 1);
         }
+        Err(SqlError::new(
+            1702,
+            16,
+            1,
+            format!(
+                "CREATE TABLE failed because column '{name}' in table '{}' exceeds the maximum of {MAX_COLUMNS} columns.",
+                self.name
+            ),
+        ))
     }
 
     /// Enters a constraint into the catalogue; gives its name, made up where it has none.
