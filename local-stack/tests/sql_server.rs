@@ -34,3 +34,5 @@ mod temporary;
 mod transactions;
 #[path = "sql_server/types.rs"]
 mod types;
+#[path = "sql_server/wire.rs"]
+mod wire;

@@ -183,7 +183,8 @@ impl Session {
             match packet.kind {
                 PacketKind::Attention => {
                     reader.take(packet, &mut BytesMut::new());
-                    attention(writer);
+                    let acknowledged = Done { attention: true, ..Done::default() };
+                    write_done(&mut writer.buffer, DoneKind::Batch, acknowledged);
                     writer.finish().await?;
                 }
                 PacketKind::BulkLoad => {
@@ -195,11 +196,10 @@ impl Session {
                         Message::Whole(message) => {
                             self.answer(reader, writer, packet.kind, &message).await?;
                         }
-                        Message::Ignored => {
-                            attention(writer);
+                        Message::TakenBack => {
+                            taken_back(writer);
                             writer.finish().await?;
                         }
-                        Message::Interrupted => {}
                     }
                 }
                 PacketKind::Login | PacketKind::PreLogin => {
@@ -240,12 +240,7 @@ impl Session {
                 }
             }
         }
-        if is_cancelled.load(Ordering::Relaxed) {
-            let packet = reader.peek().await?;
-            reader.take(packet, &mut BytesMut::new());
-            // in the message that was interrupted, where tiberius and the ODBC driver look for it
-            attention(writer);
-        }
+        // an attention that came meanwhile is a message as any other, and `run` acknowledges it in one of its own
         self.send_answer(reader, writer).await
     }
 
@@ -333,18 +328,16 @@ impl Session {
     }
 }
 
-/// Acknowledges an attention.
-fn attention(writer: &mut Writer) {
-    write_done(&mut writer.buffer, DoneKind::Batch, Done { attention: true, ..Done::default() });
+/// Answers a request that its client took back before its end: MS-TDS 2.2.1.7.
+fn taken_back(writer: &mut Writer) {
+    write_done(&mut writer.buffer, DoneKind::Batch, Done { error: true, ..Done::default() });
 }
 
 /// A request as it came.
 enum Message {
     Whole(BytesMut),
-    /// The client took it back at its end, and waits for an answer all the same.
-    Ignored,
-    /// An attention in the middle of it stands for its end, and is answered on its own.
-    Interrupted,
+    /// By the mark at its end, or by an attention before it, which `run` acknowledges after this answer.
+    TakenBack,
 }
 
 /// Reads a message to its end.
@@ -354,11 +347,14 @@ async fn read_message(reader: &mut Reader) -> Result<Message, ConnectionError> {
     loop {
         let packet: Packet = reader.peek().await?;
         if *kind.get_or_insert(packet.kind) != packet.kind {
-            return Ok(Message::Interrupted);
+            return match packet.kind {
+                PacketKind::Attention => Ok(Message::TakenBack),
+                _ => Err(ConnectionError::Protocol("a request within a request")),
+            };
         }
         reader.take(packet, &mut message);
         if packet.is_last() {
-            return Ok(if packet.is_ignored() { Message::Ignored } else { Message::Whole(message) });
+            return Ok(if packet.is_ignored() { Message::TakenBack } else { Message::Whole(message) });
         }
         if message.len() > MAX_REQUEST_BYTES {
             return Err(ConnectionError::Protocol("request too long"));

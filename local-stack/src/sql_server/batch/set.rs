@@ -143,7 +143,12 @@ impl Reader<'_> {
         let mut unit = 3600.0;
         for part in text.split(':') {
             let number = Some(part).filter(|part| part.starts_with(|c: char| c.is_ascii_digit()));
-            seconds += unit * number.and_then(|part| part.parse::<f64>().ok()).ok_or_else(wrong)?;
+            let number = number.and_then(|part| part.parse::<f64>().ok()).ok_or_else(wrong)?;
+            // hours are checked with the whole
+            if unit < 3600.0 && number >= 60.0 {
+                return Err(wrong());
+            }
+            seconds += unit * number;
             unit /= 60.0;
         }
         // less than a day

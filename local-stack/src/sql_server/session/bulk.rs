@@ -16,7 +16,7 @@ use super::super::packet::{ConnectionError, PacketKind};
 use super::super::token::{COMMAND_BULK_INSERT, ColumnOrigin, Done, write_done};
 use super::super::types::SqlType;
 use super::transaction::{Outcome, STATEMENT_SAVEPOINT};
-use super::{Reader, Session, Writer, attention};
+use super::{Reader, Session, Writer, taken_back};
 
 const TOKEN_COLMETADATA: u8 = 0x81;
 const TOKEN_ROW: u8 = 0xD1;
@@ -174,7 +174,7 @@ impl Session {
                     Done { rows: Some(rows), command: COMMAND_BULK_INSERT, ..Done::default() },
                 );
             }
-            Ok(None) => attention(writer),
+            Ok(None) => taken_back(writer),
             Err(error) => {
                 self.done_kind = super::DoneKind::Batch;
                 self.fail(writer, &error);
@@ -268,8 +268,7 @@ impl Session {
         loop {
             let packet = reader.peek().await?;
             if packet.kind != PacketKind::BulkLoad {
-                // the only packet that may come between is an attention
-                reader.take(packet, &mut BytesMut::new());
+                // the only packet that may come between is an attention: it is acknowledged after the load's answer
                 drop(sink);
                 return if packet.kind == PacketKind::Attention {
                     Ok(Ok(None))
@@ -278,15 +277,16 @@ impl Session {
                 };
             }
             reader.take(packet, &mut message);
+            if packet.is_ignored() {
+                // what it carries may end anywhere
+                return Ok(Ok(None));
+            }
             let last = packet.is_last();
             let before = rows.as_ref().map_or(0, |rows| rows.count);
             let step = take_rows(&mut rows, &mut message, load, last);
             if let Err(error) = step {
                 drop(sink);
                 return Ok(drain(reader, message, last).await?.map_or(Err(error), |()| Ok(None)));
-            }
-            if packet.is_ignored() {
-                return Ok(Ok(None));
             }
             let Some(rows) = &mut rows else {
                 if last {
@@ -339,14 +339,16 @@ async fn drain(
 ) -> Result<Option<()>, ConnectionError> {
     while !ended {
         let packet = reader.peek().await?;
-        reader.take(packet, &mut message);
-        message.clear();
         match packet.kind {
-            PacketKind::BulkLoad if packet.is_ignored() => return Ok(Some(())),
-            PacketKind::BulkLoad => ended = packet.is_last(),
+            PacketKind::BulkLoad => reader.take(packet, &mut message),
             PacketKind::Attention => return Ok(Some(())),
             _ => return Err(ConnectionError::Protocol("a request within a bulk load")),
         }
+        message.clear();
+        if packet.is_ignored() {
+            return Ok(Some(()));
+        }
+        ended = packet.is_last();
     }
     Ok(None)
 }
