@@ -280,3 +280,22 @@ async fn metadata_says_what_the_columns_are() {
     assert_eq!(columns[1].to_string(), "[a] decimal(10,3)");
     assert_eq!(columns[2].to_string(), "[b] nvarchar(14)", "tiberius takes bytes for characters");
 }
+
+#[tokio::test]
+async fn a_constant_and_a_conversion_make_a_subnormal_number_zero_and_a_parameter_keeps_it() {
+    let fixture = Fixture::start().await;
+    let mut client = fixture.connect().await;
+    assert_eq!(
+        values(&mut client, "SELECT 4.7E-309, CAST(9.2E-39 AS real), CAST('9.2E-39' AS real), CAST(1E-300 AS real), CAST(1.2E-38 AS real)").await,
+        [
+            ColumnData::F64(Some(0.0)),
+            ColumnData::F32(Some(0.0)),
+            ColumnData::F32(Some(0.0)),
+            ColumnData::F32(Some(0.0)),
+            ColumnData::F32(Some(1.2e-38)),
+        ]
+    );
+    let row = client.query("SELECT @P1, @P2", &[&5e-324f64, &1e-45f32]).await.unwrap();
+    let row: Vec<ColumnData<'static>> = row.into_row().await.unwrap().unwrap().into_iter().collect();
+    assert_eq!(row, [ColumnData::F64(Some(5e-324)), ColumnData::F32(Some(1e-45))]);
+}

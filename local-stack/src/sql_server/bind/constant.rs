@@ -62,6 +62,8 @@ fn number_constant(number: &str) -> Result<Typed, SqlError> {
     }
     if number.contains(['e', 'E']) {
         return match number.parse::<f64>() {
+            // SQL Server warns, and takes 0
+            Ok(value) if value.is_subnormal() => Ok(Typed::new("'0'::float8", SqlType::Float, false)),
             Ok(value) if value.is_finite() => {
                 Ok(Typed::new(format!("'{number}'::float8"), SqlType::Float, false))
             }

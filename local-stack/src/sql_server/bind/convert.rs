@@ -86,6 +86,7 @@ pub(in super::super) fn convert(
             SqlType::TinyInt => format!("tsql.to_tinyint(({whole})::int8)"),
             SqlType::SmallInt => format!("tsql.to_smallint(({whole})::int8)"),
             SqlType::Int | SqlType::BigInt => format!("({whole})::{postgres}"),
+            SqlType::Real if from == SqlType::Float => format!("tsql.to_real({sql})"),
             SqlType::Real | SqlType::Float | SqlType::Decimal { .. } => format!("({sql})::{postgres}"),
             _ if to.is_text() => {
                 let text = if from.is_approximate() {
@@ -106,7 +107,8 @@ pub(in super::super) fn convert(
             SqlType::Int => format!("tsql.text_to_int8({sql}, 'int')::int4"),
             SqlType::BigInt => format!("tsql.text_to_int8({sql}, 'bigint')"),
             SqlType::Decimal { .. } => format!("tsql.text_to_numeric({sql})::{postgres}"),
-            SqlType::Real | SqlType::Float => format!("tsql.text_to_float8({sql})::{postgres}"),
+            SqlType::Real => format!("tsql.to_real(tsql.text_to_float8({sql}))"),
+            SqlType::Float => format!("tsql.text_to_float8({sql})"),
             SqlType::Money | SqlType::SmallMoney => format!("tsql.text_to_money({sql}, '{}')", to.name()),
             SqlType::DateTime => format!("tsql.to_datetime(tsql.text_to_old_ticks({sql}))"),
             SqlType::SmallDateTime => format!("tsql.to_smalldatetime(tsql.text_to_old_ticks({sql}))"),

@@ -90,6 +90,11 @@ BEGIN
     IF t !~ '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$' THEN PERFORM tsql.raise(8114, 'Error converting data type varchar to numeric.'); END IF;
     RETURN t::numeric;
 END $$;
+-- what is too small for a normal real is 0
+CREATE OR REPLACE FUNCTION tsql.to_real(v float8) RETURNS float4 LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT CASE WHEN v <> 0 AND abs(v) < 1.1754943508222875e-38 THEN 0::float4 ELSE v::float4 END
+$$;
+
 CREATE OR REPLACE FUNCTION tsql.text_to_float8(v text) RETURNS float8 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE t text := btrim(v);
 BEGIN
