@@ -29,8 +29,8 @@ test: tools clients ## every test, against a real nats-server and a real Postgre
 test-clients: tools clients ## SQL clients that others wrote, against the local stack's SQL server: a matrix
 	@python3 scripts/tools.py node
 	cargo build --package local-stack --locked --examples
-	PYTHONPATH=$(TOOLS)/clients NODE_PATH=$(TOOLS)/tedious/node_modules \
-		python3 local-stack/clients/matrix.py $(STAND_IN) mssql-python pymssql python-tds tedious
+	PYTHONPATH=$(TOOLS)/clients NODE_PATH=$(TOOLS)/tedious/node_modules TIBERIUS_CLIENT=$(dir $(STAND_IN))tiberius_client \
+		python3 local-stack/clients/matrix.py $(STAND_IN) mssql-python pymssql python-tds tedious tiberius
 
 lint: needs ## formatting, clippy, licences and sources of the dependencies, deployment files
 	cargo fmt --all --check

@@ -11,6 +11,8 @@ class Client:
     mark = "%s"
     # what its connect() takes for each way to use TLS
     tls = {}
+    # what it imports, sooner or later
+    modules = ()
 
     def __init__(self, server):
         self.server = server
@@ -41,6 +43,7 @@ class Client:
 
 class MssqlPython(Client):
     mark = "?"
+    modules = ("mssql_python", "mssql_py_core")
     tls = {"on": "yes", "login only": "no", "strict": "strict"}
 
     def connect(self, tls="on", **changed):
@@ -67,6 +70,7 @@ class MssqlPython(Client):
 
 
 class Pymssql(Client):
+    modules = ("pymssql",)
     tls = {"on": "require", "login only": "request", "off": "off"}
 
     def connect(self, tls="on", **changed):
@@ -102,6 +106,7 @@ class Pymssql(Client):
 
 
 class PythonTds(Client):
+    modules = ("pytds", "pytds.tls", "OpenSSL.SSL")
     tls = {"on": {}, "login only": {"enc_login_only": True}, "off": {"cafile": None}}
 
     def connect(self, tls="on", **changed):

@@ -12,17 +12,20 @@ APPROXIMATE = ("real", "float")
 
 
 def load_types():
-    """Types with values at their edges. `{9000}x` stands for nine thousand of the one character after it."""
+    """Types with values at their edges. `{9000}x` stands for nine thousand of what follows.
+
+    A row of the matrix is a type, or a part of its values that some client cannot do, so that the rest is seen.
+    """
     types = json.loads((FOLDER / "values.json").read_text(encoding="utf-8"))
     for entry in types:
-        binary = kind(entry["type"]) in ("binary", "varbinary")
-        entry["values"] = [expand(value, 2 if binary else 1) for value in entry["values"]]
+        entry.setdefault("row", entry["type"])
+        entry["values"] = [expand(value) for value in entry["values"]]
     return types
 
 
-def expand(text, width):
+def expand(text):
     match = re.fullmatch(r"\{(\d+)\}(.*)", text)
-    return match[2][:width] * int(match[1]) if match else text
+    return match[2] * int(match[1]) if match else text
 
 
 def kind(sql_type):

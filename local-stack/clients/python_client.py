@@ -3,6 +3,7 @@
     python_client.py CLIENT SERVER.json capabilities | parameters | bulk | read WRITER
 """
 
+import importlib
 import json
 import os
 import sys
@@ -215,6 +216,8 @@ def table_of(writer, index):
 
 
 def bulk(client, name):
+    for module in client.modules:
+        importlib.import_module(module)
     for index, entry in enumerate(load_types()):
         # in a process of its own: a client that crashes takes one type with it, and not all
         child = os.fork()
@@ -226,7 +229,7 @@ def bulk(client, name):
                 os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
-            say(type=entry["type"], error=f"the client crashed with signal {os.WTERMSIG(status)}")
+            say(row=entry["row"], error=f"the client crashed with signal {os.WTERMSIG(status)}")
 
 
 def load(client, name, index, entry):
@@ -241,9 +244,9 @@ def load(client, name, index, entry):
             rows.append((len(values), None, values[0]))
             client.bulk(connection, table, sql_type, rows)
     except Exception as error:  # noqa: BLE001
-        say(type=sql_type, error=explain(error))
+        say(row=entry["row"], error=explain(error))
     else:
-        say(type=sql_type, error=None)
+        say(row=entry["row"], error=None)
 
 
 def read(client, writer):
@@ -252,10 +255,10 @@ def read(client, writer):
             sql_type = entry["type"]
             try:
                 rows = rows_of(connection.cursor(), f"SELECT o, r FROM {table_of(writer, index)} ORDER BY n")
-                say(type=sql_type, rows=[[from_python(sql_type, value) for value in row] for row in rows])
+                say(row=entry["row"], rows=[[from_python(sql_type, value) for value in row] for row in rows])
             except Exception as error:  # noqa: BLE001
                 connection.rollback()
-                say(type=sql_type, error=explain(error))
+                say(row=entry["row"], error=explain(error))
 
 
 def parameters(client):
@@ -269,11 +272,11 @@ def parameters(client):
                     value = client.parameter(sql_type, to_python(sql_type, text))
                     cursor.execute(f"INSERT INTO dbo.by_parameter VALUES ({client.mark}, {client.mark})", (n, value))
                 rows = rows_of(cursor, "SELECT v FROM dbo.by_parameter ORDER BY n")
-                say(type=sql_type, values=[from_python(sql_type, value) for (value,) in rows])
+                say(row=entry["row"], values=[from_python(sql_type, value) for (value,) in rows])
                 # the table goes with the transaction
                 connection.rollback()
         except Exception as error:  # noqa: BLE001
-            say(type=sql_type, error=explain(error))
+            say(row=entry["row"], error=explain(error))
 
 
 def main():

@@ -186,8 +186,9 @@ const kind = (type) => type.match(/^\w+/)[0];
 const numbers = (type) => (type.match(/^\w+\(([\d,]+)\)/)?.[1] ?? '').split(',').filter(Boolean).map(Number);
 
 function types() {
-  return load('values.json').map(({ type, values }) => ({
+  return load('values.json').map(({ type, row = type, values }) => ({
     type,
+    row,
     values: values.map((text) => text.replace(/^\{(\d+)\}(.*)$/su, (_, count, unit) => unit.repeat(Number(count))))
   }));
 }
@@ -257,6 +258,7 @@ function fromNative(type, value) {
   };
   switch (kind(type)) {
     case 'bit': return value ? '1' : '0';
+    case 'real': case 'float': return Object.is(value, -0) ? '-0.0' : String(value);
     case 'decimal': return value.toFixed(second);
     case 'money': case 'smallmoney': return value.toFixed(4);
     case 'date': return iso().date;
@@ -273,7 +275,7 @@ function fromNative(type, value) {
 const tableOf = (writer, index) => `dbo.${writer.replace(/-/g, '_')}_${index}`;
 
 async function bulk() {
-  for (const [index, { type, values }] of types().entries()) {
+  for (const [index, { type, row, values }] of types().entries()) {
     await using(connect(), async (connection) => {
       const table = tableOf(name, index);
       await batch(connection, `CREATE TABLE ${table} (n int NOT NULL, o ${type} NULL, r ${type} NOT NULL)`);
@@ -283,22 +285,22 @@ async function bulk() {
       rows.push([values.length, null, native[0]]);
       const columns = [['n', TYPES.Int, { nullable: false }], ['o', column, { ...options, nullable: true }], ['r', column, { ...options, nullable: false }]];
       await bulkLoad(connection, table, columns, rows);
-    }).then(() => say({ type, error: null }), (error) => say({ type, error: explain(error) }));
+    }).then(() => say({ row, error: null }), (error) => say({ row, error: explain(error) }));
   }
 }
 
 async function read() {
   await using(connect(), async (connection) => {
-    for (const [index, { type }] of types().entries()) {
+    for (const [index, { type, row }] of types().entries()) {
       await batch(connection, `SELECT o, r FROM ${tableOf(writer, index)} ORDER BY n`)
-        .then((rows) => say({ type, rows: rows.map((row) => row.map((value) => fromNative(type, value))) }))
-        .catch((error) => say({ type, error: explain(error) }));
+        .then((rows) => say({ row, rows: rows.map((values) => values.map((value) => fromNative(type, value))) }))
+        .catch((error) => say({ row, error: explain(error) }));
     }
   });
 }
 
 async function parameters() {
-  for (const [index, { type, values }] of types().entries()) {
+  for (const [index, { type, row, values }] of types().entries()) {
     const table = tableOf('by_parameter_js', index);
     await using(connect(), async (connection) => {
       await batch(connection, `CREATE TABLE ${table} (n int, v ${type} NULL)`);
@@ -308,8 +310,8 @@ async function parameters() {
         await run(connection, `INSERT INTO ${table} VALUES (@n, @v)`, [['n', TYPES.Int, n], ['v', column, toNative(type, text), options]]);
       }
       const rows = await batch(connection, `SELECT v FROM ${table} ORDER BY n`);
-      say({ type, values: rows.map(([value]) => fromNative(type, value)) });
-    }).catch((error) => say({ type, error: explain(error) }));
+      say({ row, values: rows.map(([value]) => fromNative(type, value)) });
+    }).catch((error) => say({ row, error: explain(error) }));
   }
 }
 
