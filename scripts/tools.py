@@ -49,6 +49,10 @@ def main() -> int:
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # a folder of another user's, a full disk
+        print(f"error: {TOOLS} cannot be written ({error}): make it yours or remove it, and run make again", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -112,7 +116,8 @@ def install_node() -> None:
         for name in ["package.json", lock.name]:
             shutil.copy2(package / name, folder / name)
         command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]
-        environment = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+        path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        environment = {**os.environ, "PATH": path, "npm_config_update_notifier": "false"}
         if subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL).returncode != 0:
             raise Failure("npm could not install tedious (its message is above): check npm's connection to its registry, and run make again")
         folder.chmod(0o755)
