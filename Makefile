@@ -2,6 +2,7 @@
 
 PROGRAM := $(or $(CARGO_TARGET_DIR),target)/release/nats-sql-sink
 STAND_IN := $(or $(CARGO_TARGET_DIR),target)/debug/examples/stand_in
+FUZZ := $(or $(CARGO_TARGET_DIR),target)/debug/examples/fuzz
 TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH):$(TOOLS)/node/bin
 
@@ -9,10 +10,13 @@ export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH):$(TOOLS)/node/bin
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients lint fmt clean tools clients needs
+INPUTS ?= 10000000
+SEED ?= 1
+
+.PHONY: help demo test test-clients bench-stand-in fuzz lint fmt clean tools clients needs
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 demo: tools ## the whole thing on this machine; ARGS="--events 1000000 --report json" is passed on
 	cargo build --release --locked
@@ -31,6 +35,15 @@ test-clients: tools clients ## SQL clients that others wrote, against the local 
 	cargo build --package local-stack --locked --examples
 	PYTHONPATH=$(TOOLS)/clients NODE_PATH=$(TOOLS)/tedious/node_modules TIBERIUS_CLIENT=$(dir $(STAND_IN))tiberius_client \
 		python3 local-stack/clients/matrix.py $(STAND_IN) mssql-python pymssql python-tds tedious tiberius
+
+bench-stand-in: tools ## rows a second of the local stack's SQL server beside the sink's writer; ARGS="--report json"
+	cargo bench --locked --bench stand_in -- $(ARGS)
+
+# the debug build, which checks arithmetic
+fuzz: tools ## mutated messages against the local stack's SQL server; INPUTS=10000000 SECONDS=600 SEED=1
+	cargo build --package local-stack --locked --example fuzz
+	$(FUZZ) --inputs $(INPUTS) --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS))
+	$(FUZZ) --sessions --inputs $(INPUTS) --seed $(SEED) --seconds $(or $(SECONDS),120)
 
 lint: needs ## formatting, clippy, licences and sources of the dependencies, deployment files
 	cargo fmt --all --check

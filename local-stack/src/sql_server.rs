@@ -21,8 +21,9 @@ mod decode;
 mod encode;
 mod error;
 pub mod faults;
+#[doc(hidden)]
+pub mod fuzz;
 mod login;
-#[cfg(test)]
 mod noise;
 mod old_date_time;
 mod packet;

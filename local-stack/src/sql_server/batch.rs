@@ -402,6 +402,7 @@ mod tests {
         assert_eq!(parse(&format!("SELECT {}1", "(".repeat(10_000))).unwrap_err().number, 191);
         assert_eq!(parse(&format!("SELECT 1{}", "+1".repeat(10_000))).unwrap_err().number, 191);
         assert_eq!(parse(&format!("SELECT a{}", " IS NULL".repeat(10_000))).unwrap_err().number, 191);
+        assert_eq!(parse(&"SELECT 1 ".repeat(4000)).unwrap_err().number, 8623);
         assert!(parse(&format!("INSERT INTO t VALUES {} (-1)", "(-1, 1+1), ".repeat(1000))).is_ok());
         assert_eq!(parse("INSERT INTO t WITH (UPDLOCK) VALUES (1)").unwrap_err().number, 40517);
     }

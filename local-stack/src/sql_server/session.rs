@@ -14,7 +14,7 @@ use super::Shared;
 use super::bind::{SessionFacts, Tables, Variable};
 use super::error::{SqlError, StatementContext, from_postgres};
 use super::packet::{ConnectionError, Packet, PacketKind, PacketReader, PacketWriter};
-use super::read::Cursor;
+use super::read::{Cursor, Truncated};
 use super::tls::Transport;
 use super::token::{Done, DoneKind, EnvironmentChange, write_done, write_environment_change, write_error};
 
@@ -26,6 +26,7 @@ mod execute;
 mod faults;
 mod handshake;
 mod options;
+pub(super) mod probe;
 mod procedure;
 mod rpc;
 mod select_into;
@@ -255,13 +256,9 @@ impl Session {
         self.facts.caught = None;
         self.in_try = 0;
         self.scope = 0;
-        let mut cursor = Cursor::new(message);
-        let headers = cursor
-            .u32()
-            .and_then(|length| cursor.take(usize::try_from(length).unwrap_or(0).saturating_sub(4)));
-        if headers.is_err() {
+        let Ok(cursor) = after_headers(message) else {
             return Err(ConnectionError::Protocol("a request's headers are cut off"));
-        }
+        };
         match kind {
             PacketKind::SqlBatch => {
                 self.done_kind = DoneKind::Batch;
@@ -331,6 +328,15 @@ impl Session {
 /// Answers a request that its client took back before its end: MS-TDS 2.2.1.7.
 fn taken_back(writer: &mut Writer) {
     write_done(&mut writer.buffer, DoneKind::Batch, Done { error: true, ..Done::default() });
+}
+
+/// What follows the headers of a request (ALL_HEADERS): there is one transaction at a time here, and nothing else in
+/// them matters.
+fn after_headers(message: &[u8]) -> Result<Cursor<'_>, Truncated> {
+    let mut cursor = Cursor::new(message);
+    let length = usize::try_from(cursor.u32()?).unwrap_or(usize::MAX);
+    cursor.take(length.saturating_sub(4))?;
+    Ok(cursor)
 }
 
 /// A request as it came.

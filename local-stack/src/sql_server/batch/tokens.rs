@@ -13,7 +13,23 @@ pub(super) fn read(dialect: &MsSqlDialect, text: &str) -> Result<Vec<TokenWithSp
         .map_err(|error| SqlError::new(102, 15, 1, format!("Incorrect syntax: {error}.")))?;
     let tokens = without_insert_hints(tokens)?;
     refuse_long_chains(&tokens)?;
+    refuse_many_queries(&tokens)?;
     Ok(tokens)
+}
+
+/// A query of a dozen bytes becomes a tree of fourteen thousand.
+fn refuse_many_queries(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
+    const MAX_QUERIES: usize = 3000;
+    let queries = tokens.iter().filter(|token| is_bare_word(&token.token, "SELECT")).count();
+    if queries > MAX_QUERIES {
+        return Err(SqlError::new(
+            8623,
+            16,
+            1,
+            "The query processor ran out of internal resources and could not produce a query plan. This is a rare event and only expected for extremely complex queries or queries that reference a very large number of tables or partitions. Please simplify the query.",
+        ));
+    }
+    Ok(())
 }
 
 /// Takes `WITH (TABLOCK)` out of `INSERT INTO t WITH (TABLOCK)`, which sqlparser does not know. The hints

@@ -32,23 +32,24 @@ const MAX_ROW_BYTES: usize = MAX_VALUE_BYTES + 64 * 1024;
 
 /// A load that was announced by INSERT BULK.
 pub(super) struct Load {
-    copy: String,
-    columns: Vec<LoadColumn>,
+    pub(super) copy: String,
+    pub(super) columns: Vec<LoadColumn>,
     /// Constraints are not checked, as SQL Server does not either unless it is asked to.
-    skips_checks: bool,
+    pub(super) skips_checks: bool,
 }
 
-struct LoadColumn {
-    sql_type: SqlType,
-    nullable: bool,
+pub(super) struct LoadColumn {
+    pub(super) sql_type: SqlType,
+    pub(super) nullable: bool,
     /// What becomes of a NULL where the load does not keep it: PostgreSQL's binary form of the default.
-    default: Option<Vec<u8>>,
-    target: Target,
+    pub(super) default: Option<Vec<u8>>,
+    pub(super) target: Target,
 }
 
 mod rows;
 
-use rows::{Rows, take_rows};
+use rows::Rows;
+pub(super) use rows::take_rows;
 
 impl Session {
     /// INSERT BULK: checks what is announced, and waits for the rows.
@@ -283,10 +284,21 @@ impl Session {
             }
             let last = packet.is_last();
             let before = rows.as_ref().map_or(0, |rows| rows.count);
-            let step = take_rows(&mut rows, &mut message, load, last);
-            if let Err(error) = step {
-                drop(sink);
-                return Ok(drain(reader, message, last).await?.map_or(Err(error), |()| Ok(None)));
+            loop {
+                match take_rows(&mut rows, &mut message, load, last) {
+                    Ok(more) => {
+                        if let Some(rows) = rows.as_mut().filter(|rows| rows.is_full()) {
+                            self.hand_on(&mut sink, rows).await?;
+                        }
+                        if !more {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        drop(sink);
+                        return Ok(drain(reader, message, last).await?.map_or(Err(error), |()| Ok(None)));
+                    }
+                }
             }
             let Some(rows) = &mut rows else {
                 if last {
@@ -296,23 +308,28 @@ impl Session {
                 continue;
             };
             self.during_load(rows.count - before, last).await?;
-            if rows.piece.len() >= PIECE_BYTES {
-                match &mut sink {
-                    None => rows.piece.clear(),
-                    Some(sink) => {
-                        let piece =
-                            std::mem::replace(&mut rows.piece, Vec::with_capacity(PIECE_BYTES + 16 * 1024));
-                        // PostgreSQL's own errors are told when the copy is finished
-                        if sink.send(Bytes::from(piece)).await.is_err() && self.client.is_closed() {
-                            return Err(ConnectionError::Database("lost within a bulk load".into()));
-                        }
-                    }
-                }
-            }
             if last {
                 return self.finish_copy(sink, rows).await;
             }
         }
+    }
+
+    /// Gives the rows of a full piece to PostgreSQL, or to nobody.
+    async fn hand_on(
+        &self,
+        sink: &mut Option<Pin<Box<CopyInSink<Bytes>>>>,
+        rows: &mut Rows,
+    ) -> Result<(), ConnectionError> {
+        let Some(sink) = sink else {
+            rows.piece.clear();
+            return Ok(());
+        };
+        let piece = std::mem::replace(&mut rows.piece, Vec::with_capacity(PIECE_BYTES + 16 * 1024));
+        // PostgreSQL's own errors are told when the copy is finished
+        if sink.send(Bytes::from(piece)).await.is_err() && self.client.is_closed() {
+            return Err(ConnectionError::Database("lost within a bulk load".into()));
+        }
+        Ok(())
     }
 
     async fn finish_copy(

@@ -292,6 +292,12 @@ impl Session {
     }
 }
 
+/// Reads a call without running it; gives how many bytes its parameters have.
+pub(super) fn skip_call(cursor: &mut Cursor<'_>) -> Result<usize, ValueError> {
+    let (_, parameters) = read_call(cursor)?;
+    Ok(parameters.iter().filter_map(|parameter| parameter.value.as_ref()).map(Vec::len).sum())
+}
+
 fn read_call(cursor: &mut Cursor<'_>) -> Result<(Procedure, Vec<Parameter>), ValueError> {
     let length = cursor.u16()?;
     let procedure = if length == PROCEDURE_BY_NUMBER {

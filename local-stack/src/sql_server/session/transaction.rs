@@ -221,29 +221,25 @@ impl Session {
         writer: &mut Writer,
         mut cursor: Cursor<'_>,
     ) -> Result<(), ConnectionError> {
-        let malformed = ConnectionError::Protocol("malformed transaction manager request");
-        let Ok(request) = cursor.u16() else { return Err(malformed) };
+        let Ok(request) = TransactionRequest::read(&mut cursor) else {
+            return Err(ConnectionError::Protocol("malformed transaction manager request"));
+        };
         let outcome = match request {
-            REQUEST_BEGIN => {
-                let Ok(level) = cursor.u8() else { return Err(malformed) };
+            TransactionRequest::Begin { level } => {
                 self.set_isolation(level);
                 self.begin(writer).await?
             }
-            REQUEST_COMMIT => {
+            TransactionRequest::Commit { next } => {
                 let ended = self.commit(writer).await?;
-                self.begin_again(writer, cursor, ended).await?
+                self.begin_again(writer, next, ended).await?
             }
-            REQUEST_ROLLBACK => {
-                let Ok(name) = transaction_name(&mut cursor) else { return Err(malformed) };
+            TransactionRequest::Rollback { name, next } => {
                 let savepoint = (!name.is_empty()).then_some(name.as_str());
                 let ended = self.roll_back(writer, savepoint).await?;
-                if savepoint.is_some() { ended } else { self.begin_again_flag(writer, cursor, ended).await? }
+                if savepoint.is_some() { ended } else { self.begin_again(writer, next, ended).await? }
             }
-            REQUEST_SAVE => {
-                let Ok(name) = transaction_name(&mut cursor) else { return Err(malformed) };
-                self.save(&name).await?
-            }
-            _ => Err(SqlError::unsupported("distributed transaction")),
+            TransactionRequest::Save { name } => self.save(&name).await?,
+            TransactionRequest::Distributed(_) => Err(SqlError::unsupported("distributed transaction")),
         };
         match outcome {
             Ok(()) => self.done(writer, Done::default()),
@@ -256,28 +252,14 @@ impl Session {
         Ok(())
     }
 
+    /// A commit or rollback may ask for the next transaction to begin with it.
     async fn begin_again(
         &mut self,
         writer: &mut Writer,
-        mut cursor: Cursor<'_>,
+        next: Option<u8>,
         ended: Result<(), SqlError>,
     ) -> Outcome<()> {
-        let _name = transaction_name(&mut cursor);
-        self.begin_again_flag(writer, cursor, ended).await
-    }
-
-    /// A commit or rollback may ask for the next transaction to begin with it.
-    async fn begin_again_flag(
-        &mut self,
-        writer: &mut Writer,
-        mut cursor: Cursor<'_>,
-        ended: Result<(), SqlError>,
-    ) -> Outcome<()> {
-        let flags = cursor.u8().unwrap_or(0);
-        if ended.is_err() || flags & FLAG_BEGIN_AFTER == 0 {
-            return Ok(ended);
-        }
-        let level = cursor.u8().unwrap_or(0);
+        let (Ok(()), Some(level)) = (&ended, next) else { return Ok(ended) };
         self.set_isolation(level);
         self.begin(writer).await
     }
@@ -290,6 +272,58 @@ impl Session {
             _ => return,
         };
     }
+}
+
+/// What a transaction manager request asks for.
+#[derive(Debug)]
+pub(super) enum TransactionRequest {
+    Begin {
+        level: u8,
+    },
+    /// `next` is the isolation level of a transaction that is to begin at once.
+    Commit {
+        next: Option<u8>,
+    },
+    Rollback {
+        name: String,
+        next: Option<u8>,
+    },
+    Save {
+        name: String,
+    },
+    Distributed(u16),
+}
+
+impl TransactionRequest {
+    pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Self, Truncated> {
+        Ok(match cursor.u16()? {
+            REQUEST_BEGIN => Self::Begin { level: cursor.u8()? },
+            REQUEST_COMMIT => {
+                let _name = transaction_name(cursor);
+                Self::Commit { next: next_transaction(cursor) }
+            }
+            REQUEST_ROLLBACK => {
+                Self::Rollback { name: transaction_name(cursor)?, next: next_transaction(cursor) }
+            }
+            REQUEST_SAVE => Self::Save { name: transaction_name(cursor)? },
+            other => Self::Distributed(other),
+        })
+    }
+
+    pub(super) fn number(&self) -> u16 {
+        match self {
+            Self::Begin { .. } => REQUEST_BEGIN,
+            Self::Commit { .. } => REQUEST_COMMIT,
+            Self::Rollback { .. } => REQUEST_ROLLBACK,
+            Self::Save { .. } => REQUEST_SAVE,
+            Self::Distributed(number) => *number,
+        }
+    }
+}
+
+fn next_transaction(cursor: &mut Cursor<'_>) -> Option<u8> {
+    let flags = cursor.u8().unwrap_or(0);
+    (flags & FLAG_BEGIN_AFTER != 0).then(|| cursor.u8().unwrap_or(0))
 }
 
 /// Users' savepoints have names of their own, and names compare without case.

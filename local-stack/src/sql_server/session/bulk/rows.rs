@@ -6,26 +6,27 @@ use super::super::super::decode::{ColumnDecoder, ValueError};
 use super::super::super::error::SqlError;
 use super::super::super::read::Cursor;
 use super::super::super::type_info::read_type_info;
-use super::{COPY_HEADER, Load, MAX_ROW_BYTES, TOKEN_COLMETADATA, TOKEN_DONE, TOKEN_ROW};
+use super::{COPY_HEADER, Load, MAX_ROW_BYTES, PIECE_BYTES, TOKEN_COLMETADATA, TOKEN_DONE, TOKEN_ROW};
 
 /// The rows of a load on their way.
-pub(super) struct Rows {
+pub(in super::super) struct Rows {
     decoders: Vec<ColumnDecoder>,
     width: [u8; 2],
-    pub(super) piece: Vec<u8>,
-    pub(super) count: u64,
+    pub(in super::super) piece: Vec<u8>,
+    pub(in super::super) count: u64,
     ended: bool,
     /// Until so many bytes have arrived, another try to read the next row is in vain.
     retry_at: usize,
 }
 
-/// Decodes as many rows as have arrived.
-pub(super) fn take_rows(
+/// Decodes rows that have arrived, until the piece is full: `true` where more of them may be there. A value of no
+/// bytes becomes up to 8,000 in a column of fixed length, so that what a packet becomes has no other bound.
+pub(in super::super) fn take_rows(
     rows: &mut Option<Rows>,
     message: &mut BytesMut,
     load: &Load,
     last: bool,
-) -> Result<(), SqlError> {
+) -> Result<bool, SqlError> {
     if rows.is_none() {
         let mut cursor = Cursor::new(message);
         match read_metadata(&mut cursor, load) {
@@ -42,16 +43,19 @@ pub(super) fn take_rows(
                     retry_at: 0,
                 });
             }
-            Err(ValueError::Truncated) if !last && message.len() < MAX_ROW_BYTES => return Ok(()),
+            Err(ValueError::Truncated) if !last && message.len() < MAX_ROW_BYTES => return Ok(false),
             Err(error) => return Err(refusal(error)),
         }
     }
-    let Some(rows) = rows else { return Ok(()) };
+    let Some(rows) = rows else { return Ok(false) };
     if !last && message.len() < rows.retry_at {
-        return Ok(());
+        return Ok(false);
     }
     let taken = rows.decode(message)?;
     message.advance(taken);
+    if rows.is_full() && !rows.ended {
+        return Ok(true);
+    }
     if rows.ended {
         message.clear();
     } else if last && !message.is_empty() {
@@ -63,7 +67,7 @@ pub(super) fn take_rows(
     }
     // twice as much before the next try: a long row is read a few times and not once a packet
     rows.retry_at = if taken == 0 { message.len() * 2 } else { 0 };
-    Ok(())
+    Ok(false)
 }
 
 fn refusal(error: ValueError) -> SqlError {
@@ -109,11 +113,16 @@ fn read_metadata(cursor: &mut Cursor<'_>, load: &Load) -> Result<Vec<ColumnDecod
 }
 
 impl Rows {
+    /// Whether the piece is to be handed on before the next row.
+    pub(super) fn is_full(&self) -> bool {
+        self.piece.len() >= PIECE_BYTES
+    }
+
     /// Decodes whole rows; gives the number of bytes that they took.
     fn decode(&mut self, bytes: &[u8]) -> Result<usize, SqlError> {
         let mut cursor = Cursor::new(bytes);
         let mut taken = 0;
-        while !self.ended {
+        while !self.ended && !self.is_full() {
             let Ok(token) = cursor.u8() else { break };
             match token {
                 TOKEN_ROW => {
@@ -200,12 +209,39 @@ mod tests {
             let mut message = BytesMut::new();
             for (index, piece) in whole.chunks(size).enumerate() {
                 message.extend_from_slice(piece);
-                take_rows(&mut rows, &mut message, &load(), (index + 1) * size >= whole.len()).unwrap();
+                let more = take_rows(&mut rows, &mut message, &load(), (index + 1) * size >= whole.len());
+                assert!(!more.unwrap());
             }
             let rows = rows.unwrap();
             assert_eq!(rows.count, 50);
             assert_eq!(*expected.get_or_insert(rows.piece.clone()), rows.piece, "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn what_a_packet_becomes_is_handed_on_in_pieces() {
+        let sql_type = SqlType::NChar(4000, Collation::Latin1);
+        let target = Target { table: "t".into(), column: "c".into(), ordinal: 1 };
+        let columns = vec![LoadColumn { sql_type, nullable: true, default: None, target }];
+        let load = Load { copy: String::new(), columns, skips_checks: false };
+        let mut message = BytesMut::from(&[TOKEN_COLMETADATA, 1, 0, 0, 0, 0, 0, 0, 0][..]);
+        let mut type_info = Vec::new();
+        write_type_info(&mut type_info, sql_type, true);
+        message.extend_from_slice(&type_info);
+        message.extend_from_slice(&[0]);
+        for _ in 0..10_000 {
+            message.extend_from_slice(&[TOKEN_ROW, 0, 0]);
+        }
+        let mut rows = None;
+        let mut pieces = 0;
+        while take_rows(&mut rows, &mut message, &load, true).unwrap() {
+            let rows = rows.as_mut().unwrap();
+            assert!(rows.piece.len() < PIECE_BYTES + 8000);
+            rows.piece.clear();
+            pieces += 1;
+        }
+        assert!(pieces > 100);
+        assert_eq!(rows.unwrap().count, 10_000);
     }
 
     #[test]
