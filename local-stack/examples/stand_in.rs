@@ -1,5 +1,6 @@
 //! The stand-in for SQL Server alone, for clients that are no tests of Rust's: it says on one line of standard
-//! output, in JSON, where it is and who may log in, and serves until its standard input ends.
+//! output, in JSON, where it is and who may log in, and serves until its standard input ends. With `--discard` it keeps
+//! no rows.
 
 use std::error::Error;
 use std::io::{Read as _, Write as _};
@@ -10,7 +11,9 @@ use local_stack::sql_server::{SqlServer, SqlServerOptions, Storage};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let postgres = Postgres::start(PostgresOptions::default()).await?;
-    let options = SqlServerOptions::new(Storage::Postgres(postgres.config()));
+    let is_discarding = std::env::args().skip(1).any(|argument| argument == "--discard");
+    let storage = if is_discarding { Storage::Discard } else { Storage::Postgres };
+    let options = SqlServerOptions::new(storage(postgres.config()));
     let Some(login) = options.logins.first().cloned() else { return Err("no login".into()) };
     let database = options.database.clone();
     let server = SqlServer::start(options).await?;

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use tokio::net::TcpListener;
 use tokio_postgres::{Config, NoTls};
@@ -44,8 +44,8 @@ use faults::Faults;
 pub enum Storage {
     /// Into PostgreSQL.
     Postgres(Config),
-    /// Nowhere: rows of a bulk load are read, checked and counted, and none is kept. Everything else is as
-    /// with PostgreSQL.
+    /// Nowhere: rows of a bulk load, and of an INSERT whose values are parameters, are read, checked and counted, and
+    /// none is kept. Everything else is as with PostgreSQL.
     Discard(Config),
 }
 
@@ -135,6 +135,8 @@ struct Shared {
     tls: Arc<rustls::ServerConfig>,
     strict_tls: Arc<rustls::ServerConfig>,
     sessions: AtomicU32,
+    /// Counts changes of tables and of rights, so that what was derived from them is derived again.
+    structure: AtomicU64,
     faults: Faults,
 }
 
@@ -168,6 +170,7 @@ impl SqlServer {
             tls: tls.server_config()?,
             strict_tls: tls.strict_config()?,
             sessions: AtomicU32::new(0),
+            structure: AtomicU64::new(0),
             faults: faults.clone(),
         });
         let failed = |source| SqlServerError::Listen { address: listen, source };

@@ -13,13 +13,13 @@ const MUTANTS_OF_SESSIONS: u64 = 100;
 /// A machine with other things to do may take long; what hangs takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn corpus() -> Corpus {
-    Corpus::read(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")).unwrap()
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")
 }
 
 #[test]
 fn every_parser_has_inputs_and_keeps_its_promises() {
-    let corpus = corpus();
+    let corpus = Corpus::read(&folder()).unwrap();
     for target in TARGETS {
         let kept = corpus.of(target.name);
         assert!(!kept.is_empty(), "{}: no input", target.name);
@@ -39,7 +39,7 @@ async fn a_server_outlives_sessions_of_any_bytes() {
     let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
     let options = SqlServerOptions::new(Storage::Discard(postgres.config()));
     let server = SqlServer::start(options).await.unwrap();
-    let corpus = corpus();
+    let corpus = Corpus::read(&folder()).unwrap();
     let sessions = corpus.of("session");
     let mut answered = 0;
     for session in sessions {

@@ -12,6 +12,8 @@ mod alter_table;
 mod bulk;
 #[path = "sql_server/concurrency.rs"]
 mod concurrency;
+#[path = "sql_server/discard.rs"]
+mod discard;
 #[path = "sql_server/durability.rs"]
 mod durability;
 #[path = "sql_server/faults.rs"]

@@ -7,6 +7,9 @@
 //! memory (VmHWM) may grow by 64 MiB from before its first input. An address space limit would count what is reserved
 //! and never touched.
 
+#![allow(clippy::print_stdout, reason = "what a run found is its result")]
+#![allow(clippy::disallowed_methods, reason = "a watchdog looks now and then, and has no runtime")]
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +33,8 @@ pub(crate) struct Options {
     /// Where inputs go that are unlike all before them.
     pub(crate) keep: bool,
     pub(crate) replay: Option<u64>,
+    /// A file, as the input of one parser.
+    pub(crate) input: Option<PathBuf>,
     /// In a child: which of the workers it is, and where it writes which input it is at.
     pub(crate) worker: Option<(u64, PathBuf)>,
     pub(crate) from: u64,
@@ -47,6 +52,7 @@ impl Options {
 
 const USAGE: &str =
     "fuzz [--inputs N] [--seconds N] [--seed N] [--workers N] [--only PARSER] [--keep] [--replay N]
+fuzz --only PARSER --input FILE
 fuzz --sessions [--inputs N] [--seconds N] [--seed N] [--replay N]
 fuzz --record FOLDER       sessions of tiberius";
 
@@ -60,6 +66,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
         only: None,
         keep: false,
         replay: None,
+        input: None,
         worker: None,
         from: 0,
     };
@@ -73,6 +80,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--workers" => options.workers = next()?.parse::<u64>()?.max(1),
             "--only" => options.only = Some(next()?),
             "--replay" => options.replay = Some(next()?.parse()?),
+            "--input" => options.input = Some(next()?.into()),
             "--from" => options.from = next()?.parse()?,
             "--worker" => options.worker = Some((next()?.parse()?, next()?.into())),
             "--sessions" => options.sessions = true,

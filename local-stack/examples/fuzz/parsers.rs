@@ -43,10 +43,15 @@ fn target_of(options: &Options, index: u64) -> &'static Target {
 /// Starts the workers, and starts one again behind the input that ended it.
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let corpus = Corpus::read(&Options::corpus())?;
-    if let Some(index) = options.replay {
+    if options.replay.is_some() || options.input.is_some() {
+        let index = options.replay.unwrap_or(0);
         let target = target_of(options, index);
-        let bytes = input(options.seed, index, target, &corpus);
-        eprintln!("{}: {} bytes: {:?}", target.name, bytes.len(), String::from_utf8_lossy(&bytes));
+        let bytes = match &options.input {
+            Some(file) => std::fs::read(file)?,
+            None => input(options.seed, index, target, &corpus),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        eprintln!("{}: {} bytes: {text:?}", target.name, bytes.len());
         let before = peak_kib();
         let outcome = (target.run)(&bytes)?;
         println!(

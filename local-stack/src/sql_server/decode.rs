@@ -4,7 +4,7 @@ use super::decimal::{power_of_ten, rescale, write_numeric};
 use super::error::SqlError;
 use super::read::{Cursor, Truncated};
 use super::type_info::{LengthPrefix, WireType};
-use super::types::{Collation, DAYS_TO_POSTGRES_EPOCH, Length, SqlType, TICKS_PER_DAY};
+use super::types::{DAYS_TO_POSTGRES_EPOCH, Length, SqlType, TICKS_PER_DAY};
 
 mod older;
 mod text;
@@ -86,6 +86,11 @@ impl ColumnDecoder {
             ));
         }
         Ok(Self { wire, column, nullable, null_field: COPY_NULL.to_vec(), target })
+    }
+
+    /// Whether it reads values of this type.
+    pub(super) fn reads(&self, wire: WireType) -> bool {
+        self.wire == wire
     }
 
     /// Has NULL become `field`, a field of a binary COPY without its length.
@@ -489,9 +494,4 @@ fn put_field(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cold]
 fn too_long() -> ValueError {
     ValueError::Refused(SqlError::unsupported(&format!("a value of more than {MAX_VALUE_BYTES} bytes")))
-}
-
-/// Whether a client's text is read as UTF-8 or as Windows-1252.
-fn is_utf8(collation: Collation) -> bool {
-    collation.is_utf8()
 }

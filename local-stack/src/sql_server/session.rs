@@ -22,6 +22,7 @@ mod app_lock;
 mod bulk;
 mod command;
 mod describe;
+mod discard;
 mod execute;
 mod faults;
 mod handshake;
@@ -95,6 +96,10 @@ struct Session {
     /// The innermost scope with a temporary table.
     deepest_temporary: Option<i32>,
     bulk: Option<bulk::Load>,
+    /// By their text.
+    insert_plans: HashMap<String, discard::InsertPlan>,
+    /// The open transaction did, and it counts for others when it ends.
+    changed_structure: bool,
     /// The client took its request back: the error that follows is not for it.
     is_cancelled: Arc<std::sync::atomic::AtomicBool>,
     done_kind: DoneKind,
@@ -145,6 +150,8 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), 
         scope: 0,
         deepest_temporary: None,
         bulk: None,
+        insert_plans: HashMap::new(),
+        changed_structure: false,
         is_cancelled: Arc::default(),
         done_kind: DoneKind::Batch,
         faults: faults::SessionFaults::new(admission),

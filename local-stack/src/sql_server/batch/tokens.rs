@@ -17,9 +17,9 @@ pub(super) fn read(dialect: &MsSqlDialect, text: &str) -> Result<Vec<TokenWithSp
     Ok(tokens)
 }
 
-/// A query of a dozen bytes becomes a tree of fourteen thousand.
+/// A query of a dozen bytes becomes a tree of up to 25 thousand.
 fn refuse_many_queries(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
-    const MAX_QUERIES: usize = 3000;
+    const MAX_QUERIES: usize = 2000;
     let queries = tokens.iter().filter(|token| is_bare_word(&token.token, "SELECT")).count();
     if queries > MAX_QUERIES {
         return Err(SqlError::new(

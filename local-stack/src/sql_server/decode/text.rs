@@ -4,7 +4,7 @@ use encoding_rs::WINDOWS_1252;
 
 use super::super::error::SqlError;
 use super::super::types::{Collation, Length, SqlType};
-use super::{ColumnDecoder, MAX_VALUE_BYTES, ValueError, is_utf8};
+use super::{ColumnDecoder, MAX_VALUE_BYTES, ValueError};
 
 /// How long a text may be, and in which unit its column counts.
 #[derive(Clone, Copy)]
@@ -73,7 +73,7 @@ pub(super) fn from_bytes(
     collation: Collation,
     out: &mut Vec<u8>,
 ) -> Result<(), ValueError> {
-    if is_utf8(collation) {
+    if collation.is_utf8() {
         let text = std::str::from_utf8(bytes).map_err(|_| decoder.invalid())?;
         return from_text(decoder, text, out);
     }

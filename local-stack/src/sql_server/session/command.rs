@@ -13,11 +13,11 @@ use super::super::encode::{literal, write_value};
 use super::super::error::SqlError;
 use super::super::packet::ConnectionError;
 use super::super::token::{
-    COMMAND_DELETE, COMMAND_INSERT, COMMAND_SELECT, COMMAND_UPDATE, Done, ResultColumn, TOKEN_ROW,
+    COMMAND_DELETE, COMMAND_INSERT, COMMAND_SELECT, COMMAND_UPDATE, Done, DoneKind, ResultColumn, TOKEN_ROW,
     write_column_metadata,
 };
 use super::execute::{Flow, Raw};
-use super::transaction::{Outcome, STATEMENT_SAVEPOINT};
+use super::transaction::{Outcome, ROLLBACK_STATEMENT, STATEMENT_SAVEPOINT};
 use super::{Session, Writer, select_into};
 
 /// Each row is a query of its own.
@@ -29,6 +29,8 @@ struct Command {
     verb: &'static str,
     command: u16,
     locks: Vec<TableLock>,
+    /// Its rows are counted and taken back.
+    discards: bool,
 }
 
 impl Session {
@@ -77,15 +79,18 @@ impl Session {
             },
             SqlStatement::Insert(insert) => {
                 let bound = self.bind(|binder| binder.insert(insert)).await?;
-                self.change(writer, bound, "INSERT", COMMAND_INSERT).await
+                let discards = self.discards()
+                    && self.done_kind == DoneKind::InProcedure
+                    && super::discard::is_parameterised(insert);
+                self.change(writer, bound, "INSERT", COMMAND_INSERT, discards).await
             }
             SqlStatement::Update(update) => {
                 let bound = self.bind(|binder| binder.update(update)).await?;
-                self.change(writer, bound, "UPDATE", COMMAND_UPDATE).await
+                self.change(writer, bound, "UPDATE", COMMAND_UPDATE, false).await
             }
             SqlStatement::Delete(delete) => {
                 let bound = self.bind(|binder| binder.delete(delete)).await?;
-                self.change(writer, bound, "DELETE", COMMAND_DELETE).await
+                self.change(writer, bound, "DELETE", COMMAND_DELETE, false).await
             }
             other => {
                 let text = other.to_string();
@@ -117,7 +122,7 @@ impl Session {
             })
         });
         let bound = bound.await?;
-        self.change(writer, bound, verb, command).await
+        self.change(writer, bound, verb, command, false).await
     }
 
     async fn change(
@@ -126,12 +131,13 @@ impl Session {
         bound: Result<(String, Vec<TableLock>), SqlError>,
         verb: &'static str,
         command: u16,
+        discards: bool,
     ) -> Result<Flow, ConnectionError> {
         let (sql, locks) = match bound {
             Ok(bound) => bound,
             Err(error) => return self.raise(writer, error).await,
         };
-        self.command(writer, Command { sql, verb, command, locks }, None).await
+        self.command(writer, Command { sql, verb, command, locks, discards }, None).await
     }
 
     async fn select(
@@ -152,7 +158,7 @@ impl Session {
         }
         self.command(
             writer,
-            Command { sql, verb: "SELECT", command: COMMAND_SELECT, locks },
+            Command { sql, verb: "SELECT", command: COMMAND_SELECT, locks, discards: false },
             Some(Arc::from(columns)),
         )
         .await
@@ -236,9 +242,10 @@ impl Session {
         if let Err(error) = self.begin_implicitly(writer).await? {
             return self.raise(writer, error).await;
         }
-        let has_savepoint = self.needs_savepoint();
+        let has_savepoint = self.needs_savepoint() || (command.discards && self.facts.transaction_count > 0);
         // locks live as long as a transaction
-        let has_transaction = self.facts.transaction_count == 0 && !command.locks.is_empty();
+        let has_transaction =
+            self.facts.transaction_count == 0 && (command.discards || !command.locks.is_empty());
         let mut before = String::new();
         if has_savepoint {
             before.push_str(&format!("SAVEPOINT {STATEMENT_SAVEPOINT};"));
@@ -266,6 +273,10 @@ impl Session {
             outcome = self.run_command(writer, &command, columns.as_deref()).await?;
         }
         let after = match (has_savepoint, has_transaction, &outcome) {
+            (true, _, Ok(_)) if command.discards => {
+                format!("{ROLLBACK_STATEMENT}RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}")
+            }
+            (_, true, Ok(_)) if command.discards => "ROLLBACK".into(),
             (true, _, Ok(_)) => format!("RELEASE SAVEPOINT {STATEMENT_SAVEPOINT}"),
             (_, true, Ok(_)) => "COMMIT".into(),
             (_, true, Err(_)) => "ROLLBACK".into(),

@@ -85,7 +85,13 @@ impl Session {
         writer: &'a mut Writer,
         statement: &'a Statement,
     ) -> BoxFuture<'a, Result<Flow, ConnectionError>> {
-        Box::pin(self.statement_now(writer, statement))
+        Box::pin(async move {
+            let flow = self.statement_now(writer, statement).await;
+            if super::discard::changes_structure(statement) {
+                self.structure_changed();
+            }
+            flow
+        })
     }
 
     async fn statement_now(

@@ -9,7 +9,7 @@ use super::super::packet::ConnectionError;
 use super::super::read::{Cursor, Truncated};
 use super::super::token::{Done, DoneKind, write_done, write_error, write_return_status, write_return_value};
 use super::super::type_info::{LengthPrefix, WireType, read_type_info};
-use super::super::types::SqlType;
+use super::super::types::{Length, SqlType};
 use super::{Prepared, Session, Writer};
 
 const PROCEDURE_BY_NUMBER: u16 = 0xFFFF;
@@ -23,15 +23,18 @@ const MAX_PARAMETERS: usize = 2100;
 const MAX_PREPARED: usize = 10_000;
 
 /// A parameter of a call.
-struct Parameter {
-    name: String,
-    is_output: bool,
+pub(super) struct Parameter<'a> {
+    pub(super) name: String,
+    pub(super) is_output: bool,
     sql_type: Option<SqlType>,
     /// PostgreSQL's binary form.
     value: Option<Vec<u8>>,
+    /// As the client sent it.
+    pub(super) wire: WireType,
+    pub(super) bytes: &'a [u8],
 }
 
-impl Parameter {
+impl Parameter<'_> {
     fn text(&self) -> Option<String> {
         self.sql_type.filter(|sql_type| sql_type.is_text())?;
         String::from_utf8(self.value.clone()?).ok()
@@ -40,6 +43,27 @@ impl Parameter {
     fn int(&self) -> Option<i32> {
         let bytes = self.value.as_deref()?;
         bytes.try_into().ok().map(i32::from_be_bytes)
+    }
+
+    /// Whether declaring it so changes nothing about its value.
+    pub(super) fn fits(&self, declared: SqlType) -> bool {
+        match (self.sql_type, declared) {
+            // a bare NULL
+            (None, _) => true,
+            (Some(sent), declared) if sent == declared => true,
+            (Some(SqlType::NVarChar(sent, _)), SqlType::NVarChar(declared, _))
+            | (Some(SqlType::VarChar(sent, _)), SqlType::VarChar(declared, _))
+            | (Some(SqlType::VarBinary(sent)), SqlType::VarBinary(declared)) => match (sent, declared) {
+                (_, Length::Max) => true,
+                (Length::Max, Length::Limited(_)) => self.value.is_none(),
+                (Length::Limited(sent), Length::Limited(declared)) => sent <= declared,
+            },
+            (
+                Some(SqlType::Decimal { precision: sent, scale: digits }),
+                SqlType::Decimal { precision, scale },
+            ) => digits == scale && sent <= precision,
+            _ => self.value.is_none(),
+        }
     }
 
     fn literal(&self) -> Result<Typed, SqlError> {
@@ -125,7 +149,7 @@ impl Session {
         &mut self,
         writer: &mut Writer,
         procedure: Procedure,
-        parameters: Vec<Parameter>,
+        parameters: Vec<Parameter<'_>>,
     ) -> Result<Result<Vec<ReturnValue>, SqlError>, ConnectionError> {
         let missing = |what: &str| {
             SqlError::new(
@@ -229,8 +253,11 @@ impl Session {
         writer: &mut Writer,
         declarations: &str,
         text: &str,
-        parameters: Vec<Parameter>,
+        parameters: Vec<Parameter<'_>>,
     ) -> Result<Result<Vec<ReturnValue>, SqlError>, ConnectionError> {
+        if self.take_planned(writer, declarations, text, &parameters) {
+            return Ok(Ok(Vec::new()));
+        }
         let declared = match parse_declarations(declarations) {
             Ok(declared) => declared,
             Err(error) => return Ok(Err(error)),
@@ -280,6 +307,9 @@ impl Session {
         self.leave_scope().await?;
         self.restore_options(options).await?;
         outcome?;
+        if self.discards() && self.facts.last_error == 0 && outputs.is_empty() {
+            self.plan_insert(declarations, text, &declared).await?;
+        }
         let mut returned = Vec::new();
         for (parameter, name, sql_type) in outputs {
             let Some(sql) = self.variables.get(&name).map(|variable| variable.sql.clone()) else { continue };
@@ -298,7 +328,7 @@ pub(super) fn skip_call(cursor: &mut Cursor<'_>) -> Result<usize, ValueError> {
     Ok(parameters.iter().filter_map(|parameter| parameter.value.as_ref()).map(Vec::len).sum())
 }
 
-fn read_call(cursor: &mut Cursor<'_>) -> Result<(Procedure, Vec<Parameter>), ValueError> {
+fn read_call<'a>(cursor: &mut Cursor<'a>) -> Result<(Procedure, Vec<Parameter<'a>>), ValueError> {
     let length = cursor.u16()?;
     let procedure = if length == PROCEDURE_BY_NUMBER {
         match cursor.u16()? {
@@ -358,7 +388,7 @@ fn read_call(cursor: &mut Cursor<'_>) -> Result<(Procedure, Vec<Parameter>), Val
     Ok((procedure, parameters))
 }
 
-fn read_parameter(cursor: &mut Cursor<'_>) -> Result<Parameter, ValueError> {
+fn read_parameter<'a>(cursor: &mut Cursor<'a>) -> Result<Parameter<'a>, ValueError> {
     let name = cursor.short_text()?;
     let flags = cursor.u8()?;
     if flags & FLAG_DEFAULT != 0 {
@@ -368,8 +398,14 @@ fn read_parameter(cursor: &mut Cursor<'_>) -> Result<Parameter, ValueError> {
         super::super::type_info::TypeInfoError::Truncated => ValueError::from(Truncated),
         super::super::type_info::TypeInfoError::Refused(error) => ValueError::Refused(error),
     })?;
-    let mut parameter =
-        Parameter { name, is_output: flags & FLAG_OUTPUT != 0, sql_type: wire.sql_type, value: None };
+    let mut parameter = Parameter {
+        name,
+        is_output: flags & FLAG_OUTPUT != 0,
+        sql_type: wire.sql_type,
+        value: None,
+        wire,
+        bytes: &[],
+    };
     if wire.prefix == LengthPrefix::Fixed(0) {
         return Ok(parameter);
     }
@@ -391,7 +427,9 @@ fn read_parameter(cursor: &mut Cursor<'_>) -> Result<Parameter, ValueError> {
     let target = Target { table: String::new(), column: parameter.name.clone(), ordinal: 1 };
     let decoder = ColumnDecoder::new(wire, sql_type, true, target)?;
     let mut field = Vec::new();
+    let rest = cursor.rest();
     decoder.decode(cursor, &mut field)?;
+    parameter.bytes = &rest[..rest.len() - cursor.remaining()];
     let (length, bytes) = field.split_first_chunk::<4>().ok_or(Truncated)?;
     if *length != [0xFF; 4] {
         parameter.value = Some(bytes.to_vec());

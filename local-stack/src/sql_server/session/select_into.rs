@@ -40,6 +40,7 @@ impl Session {
         if let Err(error) = self.begin_implicitly(writer).await? {
             return self.raise(writer, error).await;
         }
+        self.structure_changed();
         let script = match self.plan_select_into(query, name).await? {
             Ok(script) => script,
             Err(error) => return self.raise(writer, error).await,

@@ -140,6 +140,9 @@ impl Session {
 
     fn end_transaction(&mut self) -> u64 {
         self.facts.transaction_count = 0;
+        if self.changed_structure {
+            self.structure_changed();
+        }
         self.facts.transaction_state = 0;
         self.is_doomed = false;
         std::mem::take(&mut self.descriptor)
