@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, context::ContextBuilder, stream};
 use clap::{Args, ValueEnum};
 use local_stack::sql_server::faults::Faults;
+use local_stack::sql_server::{AZURE_SQL_AUDIENCE, TokenOptions};
 use local_stack::stack::{LocalStack, LocalStackOptions, SqlStorage};
 use serde::Serialize;
 
@@ -76,6 +77,18 @@ pub(crate) struct LocalArgs {
     /// What is to go wrong with the SQL server, and when: a file as local-stack/FAULTS.md describes it
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
+    /// Take signed tokens as logins, too: a JSON Web Key Set with the public keys that they are signed with
+    #[arg(long, value_name = "FILE")]
+    jwks_file: Option<PathBuf>,
+    /// What a token has to be for
+    #[arg(long, value_name = "AUDIENCE", default_value = AZURE_SQL_AUDIENCE, requires = "jwks_file")]
+    token_audience: String,
+    /// Whose token is dbo's: a name or an id in it, as of Azure SQL's Microsoft Entra admin
+    #[arg(long, value_name = "NAME", requires = "jwks_file")]
+    token_admin: Option<String>,
+    /// Port of a gateway that redirects every login to the SQL server, as Azure SQL's does [default: none]
+    #[arg(long, value_name = "PORT")]
+    sql_gateway_port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -379,6 +392,12 @@ async fn run_local(args: &LocalArgs, faults: Faults) -> anyhow::Result<()> {
             StorageArg::Postgres => SqlStorage::Postgres,
             StorageArg::Discard => SqlStorage::Discard,
         },
+        tokens: args.jwks_file.as_ref().map(|file| TokenOptions {
+            audience: args.token_audience.clone(),
+            admin: args.token_admin.clone(),
+            ..TokenOptions::new(file)
+        }),
+        sql_gateway_port: args.sql_gateway_port,
         faults,
         ..LocalStackOptions::default()
     })

@@ -21,6 +21,7 @@ mod decode;
 mod encode;
 mod error;
 pub mod faults;
+mod federated;
 #[doc(hidden)]
 pub mod fuzz;
 mod login;
@@ -35,9 +36,12 @@ mod type_info;
 mod types;
 mod xml;
 
+pub use federated::{AZURE_SQL_AUDIENCE, TokenOptions, TokenOptionsError};
 pub use tls::TlsMaterial;
 
 use faults::Faults;
+use federated::TokenChecker;
+use session::Route;
 
 /// Where rows go.
 #[derive(Clone, Debug)]
@@ -72,6 +76,30 @@ impl std::fmt::Debug for Login {
     }
 }
 
+/// An address on which every good login is answered with where to log in instead, as Azure SQL's gateway does.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The host that clients are sent to.
+    pub host: String,
+    /// The port there; `None` is this server's own.
+    pub port: Option<u16>,
+}
+
+impl Gateway {
+    /// To this server on this machine, from a free port of the loopback address.
+    pub fn new() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), host: "localhost".into(), port: None }
+    }
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// How to start a server.
 #[derive(Clone, Debug)]
 pub struct SqlServerOptions {
@@ -81,8 +109,14 @@ pub struct SqlServerOptions {
     pub storage: Storage,
     /// The one database's name. It is made in PostgreSQL where it is missing.
     pub database: String,
-    /// Who may log in.
+    /// Who may log in and is dbo, as the admin of an Azure SQL server is.
     pub logins: Vec<Login>,
+    /// Who may log in once there is a user in the database for them, by `CREATE USER … FOR LOGIN`.
+    pub other_logins: Vec<Login>,
+    /// Whose tokens are taken in place of passwords; `None` takes none.
+    pub tokens: Option<TokenOptions>,
+    /// A second address, on which logins are redirected.
+    pub gateway: Option<Gateway>,
     /// The server's certificate; `None` makes one.
     pub tls: Option<TlsMaterial>,
     /// What goes wrong on cue; a copy kept by the caller changes it while the server runs.
@@ -97,6 +131,9 @@ impl SqlServerOptions {
             storage,
             database: "sinkdb".into(),
             logins: vec![Login { user: "sink".into(), password: "Sink-Local-1".into() }],
+            other_logins: Vec::new(),
+            tokens: None,
+            gateway: None,
             tls: None,
             faults: Faults::default(),
         }
@@ -123,6 +160,9 @@ pub enum SqlServerError {
     /// The certificate cannot be used.
     #[error("cannot use the certificate")]
     Tls(#[from] rustls::Error),
+    /// Tokens cannot be checked.
+    #[error("cannot check tokens")]
+    Tokens(#[from] TokenOptionsError),
 }
 
 /// What all sessions of a server share.
@@ -132,6 +172,8 @@ struct Shared {
     storage: Storage,
     database: String,
     logins: Vec<Login>,
+    other_logins: Vec<Login>,
+    tokens: Option<TokenChecker>,
     tls: Arc<rustls::ServerConfig>,
     strict_tls: Arc<rustls::ServerConfig>,
     sessions: AtomicU32,
@@ -144,10 +186,12 @@ struct Shared {
 #[derive(Debug)]
 pub struct SqlServer {
     address: SocketAddr,
+    gateway_address: Option<SocketAddr>,
     ca_pem: String,
     faults: Faults,
     /// Its end drops the sessions with it.
     accept: AbortOnDropHandle<()>,
+    gateway: Option<AbortOnDropHandle<()>>,
 }
 
 impl SqlServer {
@@ -156,7 +200,18 @@ impl SqlServer {
     /// # Errors
     /// Where the address is taken, or PostgreSQL refuses.
     pub async fn start(options: SqlServerOptions) -> Result<Self, SqlServerError> {
-        let SqlServerOptions { listen, storage, database, logins, tls, faults } = options;
+        let SqlServerOptions {
+            listen,
+            storage,
+            database,
+            logins,
+            other_logins,
+            tokens,
+            gateway,
+            tls,
+            faults,
+        } = options;
+        let tokens = tokens.as_ref().map(TokenChecker::new).transpose()?;
         let tls = match tls {
             Some(tls) => tls,
             None => TlsMaterial::generate()?,
@@ -167,23 +222,37 @@ impl SqlServer {
             storage,
             database,
             logins,
+            other_logins,
+            tokens,
             tls: tls.server_config()?,
             strict_tls: tls.strict_config()?,
             sessions: AtomicU32::new(0),
             structure: AtomicU64::new(0),
             faults: faults.clone(),
         });
-        let failed = |source| SqlServerError::Listen { address: listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = listen_on(listen).await?;
         tracing::info!(%address, "stand-in for SQL Server listening, for development only");
-        let accept = AbortOnDropHandle::new(tokio::spawn(accept(listener, shared)));
-        Ok(Self { address, ca_pem: tls.ca_pem, faults, accept })
+        let (gateway_address, gateway) = match gateway {
+            None => (None, None),
+            Some(Gateway { listen, host, port }) => {
+                let (listener, own_address) = listen_on(listen).await?;
+                let route = Route { host, port: port.unwrap_or(address.port()) };
+                let accept = accept(listener, shared.clone(), Some(route));
+                (Some(own_address), Some(AbortOnDropHandle::new(tokio::spawn(accept))))
+            }
+        };
+        let accept = AbortOnDropHandle::new(tokio::spawn(accept(listener, shared, None)));
+        Ok(Self { address, gateway_address, ca_pem: tls.ca_pem, faults, accept, gateway })
     }
 
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address on which logins are redirected, where there is one.
+    pub fn gateway_address(&self) -> Option<SocketAddr> {
+        self.gateway_address
     }
 
     /// The certificate authority that a client has to trust, as PEM.
@@ -198,8 +267,10 @@ impl SqlServer {
 
     /// Stops listening, and waits until the sessions are gone.
     pub async fn stop(self) {
-        self.accept.abort();
-        let _ = self.accept.await;
+        for accept in self.gateway.into_iter().chain([self.accept]) {
+            accept.abort();
+            let _ = accept.await;
+        }
     }
 }
 
@@ -209,7 +280,14 @@ struct Sessions {
     ended: tokio_util::sync::DropGuard,
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn listen_on(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SqlServerError> {
+    let failed = |source| SqlServerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let own = listener.local_addr().map_err(failed)?;
+    Ok((listener, own))
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, route: Option<Route>) {
     let cancel = tokio_util::sync::CancellationToken::new();
     let sessions = Sessions { tracker: TaskTracker::new(), ended: cancel.clone().drop_guard() };
     loop {
@@ -223,6 +301,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             }
         };
         let shared = shared.clone();
+        let route = route.clone();
         let cancel = cancel.clone();
         let mut ended = shared.faults.ended();
         sessions.tracker.spawn(async move {
@@ -230,7 +309,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 () = cancel.cancelled() => {}
                 // also where the faults are gone: nobody can end the session then
                 Ok(()) = ended.changed() => {}
-                result = session::serve(stream, shared) => {
+                result = session::serve(stream, shared, route) => {
                     if let Err(error) = result {
                         tracing::debug!(%peer, %error, "session ended");
                     }

@@ -10,7 +10,7 @@ use crate::nats_server::{NatsServer, NatsServerOptions};
 use crate::password;
 use crate::postgres::{Postgres, PostgresOptions};
 use crate::sql_server::faults::Faults;
-use crate::sql_server::{Login, SqlServer, SqlServerOptions, Storage};
+use crate::sql_server::{Gateway, Login, SqlServer, SqlServerOptions, Storage, TokenOptions};
 use crate::tools::Tools;
 
 /// The database that clients name when they log in.
@@ -42,6 +42,10 @@ pub struct LocalStackOptions {
     pub data_dir: Option<PathBuf>,
     /// What becomes of the rows of a bulk load.
     pub storage: SqlStorage,
+    /// Whose tokens the SQL server takes in place of passwords; `None` takes none.
+    pub tokens: Option<TokenOptions>,
+    /// The port of the SQL server's gateway on 127.0.0.1, which redirects every login to the server; `None` has none.
+    pub sql_gateway_port: Option<u16>,
     /// What goes wrong with the SQL server on cue; a copy kept by the caller changes it while the stack runs.
     pub faults: Faults,
 }
@@ -54,6 +58,8 @@ impl Default for LocalStackOptions {
             sql_port: None,
             data_dir: None,
             storage: SqlStorage::default(),
+            tokens: None,
+            sql_gateway_port: None,
             faults: Faults::default(),
         }
     }
@@ -76,7 +82,16 @@ pub struct LocalStack {
 impl LocalStack {
     /// Starts everything and waits until it takes connections.
     pub async fn start(options: LocalStackOptions) -> Result<Self, StackError> {
-        let LocalStackOptions { tools, nats_port, sql_port, data_dir, storage, faults } = options;
+        let LocalStackOptions {
+            tools,
+            nats_port,
+            sql_port,
+            data_dir,
+            storage,
+            tokens,
+            sql_gateway_port,
+            faults,
+        } = options;
         let (temporary, folder) = match &data_dir {
             Some(folder) => {
                 std::fs::create_dir_all(folder).map_err(StackError::io("make the folder", folder))?;
@@ -116,6 +131,12 @@ impl LocalStack {
             },
             database: DATABASE.to_owned(),
             logins: vec![Login { user: USER.to_owned(), password: password.clone() }],
+            other_logins: Vec::new(),
+            tokens,
+            gateway: sql_gateway_port.map(|port| Gateway {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                ..Gateway::default()
+            }),
             tls: None,
             faults,
         })

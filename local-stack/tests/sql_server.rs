@@ -18,14 +18,22 @@ mod discard;
 mod durability;
 #[path = "sql_server/faults.rs"]
 mod faults;
+#[path = "sql_server/federated.rs"]
+mod federated;
 #[path = "sql_server/fixture.rs"]
 mod fixture;
 #[path = "sql_server/login.rs"]
 mod login;
 #[path = "sql_server/older_types.rs"]
 mod older_types;
+#[path = "sql_server/permissions.rs"]
+mod permissions;
 #[path = "sql_server/procedures.rs"]
 mod procedures;
+#[path = "sql_server/routing.rs"]
+mod routing;
+#[path = "sql_server/security.rs"]
+mod security;
 #[path = "sql_server/speed.rs"]
 mod speed;
 #[path = "sql_server/statements.rs"]

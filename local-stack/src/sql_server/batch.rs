@@ -16,6 +16,7 @@ mod ddl;
 mod execute;
 mod change;
 mod insert_bulk;
+mod security;
 mod set;
 mod tokens;
 mod transaction;
@@ -26,6 +27,7 @@ pub(super) use ddl::{
 };
 pub(super) use execute::{AppLockCall, AppLockProcedure, Argument, Execute};
 pub(super) use insert_bulk::InsertBulk;
+pub(super) use security::{PermissionChange, PrincipalKind, Securable, Security, UserKind};
 pub(super) use set::SetOption;
 use tokens::is_bare_word;
 
@@ -35,6 +37,7 @@ pub(super) enum Statement {
     /// SELECT, INSERT, UPDATE or DELETE.
     Sql(Box<SqlStatement>),
     Ddl(Box<Ddl>),
+    Security(Box<Security>),
     InsertBulk(Box<InsertBulk>),
     If {
         condition: Box<Expr>,
@@ -314,6 +317,9 @@ impl Reader<'_> {
         }
         if let Some(ddl) = self.ddl()? {
             return Ok(Statement::Ddl(Box::new(ddl)));
+        }
+        if let Some(security) = self.security()? {
+            return Ok(Statement::Security(Box::new(security)));
         }
         if ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].iter().any(|word| self.is(word))
             || self.parser.peek_token_ref().token == Token::LParen

@@ -24,13 +24,16 @@ mod constant;
 mod from;
 mod function;
 mod grouping;
+mod permission;
 mod property;
 mod query;
 mod scope;
+mod security;
 mod set_operation;
 mod updatable;
 
 pub(super) use convert::{Conversion, convert};
+pub(super) use permission::{Access, Permission};
 pub(super) use scope::{Relation, Scope};
 
 /// Expressions and queries within each other.
@@ -73,7 +76,11 @@ pub(super) struct Variable {
 #[derive(Clone, Debug)]
 pub(super) struct SessionFacts {
     pub(super) database: String,
+    /// Who logged in.
+    pub(super) login: String,
+    /// The user of the database, and its number.
     pub(super) user: String,
+    pub(super) principal: i32,
     pub(super) session_id: i16,
     pub(super) transaction_count: i32,
     pub(super) transaction_state: i16,
@@ -161,6 +168,7 @@ pub(super) struct Binder<'a> {
     pub(super) session: &'a SessionFacts,
     pub(super) variables: &'a HashMap<String, Variable>,
     pub(super) locks: RefCell<Vec<TableLock>>,
+    pub(super) accesses: RefCell<Vec<Access>>,
     aliases: Cell<usize>,
     depth: Cell<usize>,
     common_tables: RefCell<Vec<CommonTable>>,
@@ -189,6 +197,7 @@ impl<'a> Binder<'a> {
             session,
             variables,
             locks: RefCell::new(Vec::new()),
+            accesses: RefCell::new(Vec::new()),
             aliases: Cell::new(0),
             depth: Cell::new(0),
             common_tables: RefCell::new(Vec::new()),
@@ -214,8 +223,8 @@ impl<'a> Binder<'a> {
         format!("t{}", self.aliases.get())
     }
 
-    /// Finds a table by the parts of its name.
-    pub(super) fn table(&self, parts: &[String]) -> Bound<Arc<Table>> {
+    /// Finds a table by the parts of its name, and notes what for.
+    pub(super) fn table(&self, parts: &[String], permission: Permission) -> Bound<Arc<Table>> {
         let (schema, name) = split_name(parts, &self.session.database)?;
         let key = TableName { schema: schema.to_lowercase(), name: name.to_lowercase() };
         match self.tables.get(&key) {
@@ -223,7 +232,10 @@ impl<'a> Binder<'a> {
             Some(None) => {
                 Err(SqlError::new(208, 16, 1, format!("Invalid object name '{}'.", parts.join("."))).into())
             }
-            Some(Some(table)) => Ok(table.clone()),
+            Some(Some(table)) => {
+                self.needs(permission, table);
+                Ok(table.clone())
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use super::error::SqlError;
 use super::token::ColumnOrigin;
 use super::types::{Facets, SqlType};
 
+mod security_views;
 pub(super) mod temporary;
 mod views;
 
@@ -108,6 +109,7 @@ pub(super) async fn install(client: &Client) -> Result<(), tokio_postgres::Error
     use std::fmt::Write as _;
     let mut script = String::from("BEGIN;\nSELECT pg_advisory_xact_lock(20240229);\n");
     script.push_str(include_str!("catalogue/schema.sql"));
+    script.push_str(include_str!("catalogue/security.sql"));
     script.push_str(include_str!("catalogue/functions.sql"));
     for (view, catalogue) in views::all() {
         let names: Vec<String> = expand(view.columns)

@@ -2,6 +2,10 @@
 
 use super::read::{Cursor, Truncated};
 
+mod fed_auth;
+
+pub(super) use fed_auth::{FEATURE_FEDAUTH, FedAuth, Nonce};
+
 /// MS-TDS 2.2.6.5: what client and server say about encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encryption {
@@ -17,6 +21,8 @@ const OPTION_ENCRYPTION: u8 = 1;
 const OPTION_INSTANCE: u8 = 2;
 const OPTION_THREAD_ID: u8 = 3;
 const OPTION_MARS: u8 = 4;
+const OPTION_FEDAUTHREQUIRED: u8 = 6;
+const OPTION_NONCE: u8 = 7;
 const OPTION_END: u8 = 0xFF;
 
 /// The version that this server says it has: SQL Server 2022's engine, as Azure SQL reports 12.0.
@@ -26,11 +32,15 @@ pub(super) const PRODUCT_VERSION: [u8; 4] = [12, 0, 0x07, 0xD0];
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PreLogin {
     pub(super) encryption: Encryption,
+    /// Whether it has a token, where it says so.
+    pub(super) federated: Option<bool>,
+    pub(super) nonce: Option<Nonce>,
 }
 
 impl PreLogin {
     pub(super) fn parse(message: &[u8]) -> Result<Self, Truncated> {
         let mut encryption = Encryption::NotSupported;
+        let (mut federated, mut nonce) = (None, None);
         let mut options = Cursor::new(message);
         loop {
             let token = options.u8()?;
@@ -41,21 +51,35 @@ impl PreLogin {
             let offset = usize::from(u16::from_be_bytes([a, b]));
             let length = usize::from(u16::from_be_bytes([c, d]));
             let value = message.get(offset..offset + length).ok_or(Truncated)?;
-            if token == OPTION_ENCRYPTION {
-                encryption = match value.first() {
-                    Some(0x00) => Encryption::LoginOnly,
-                    Some(0x01) => Encryption::On,
-                    Some(0x03) => Encryption::Required,
-                    _ => Encryption::NotSupported,
-                };
+            match token {
+                OPTION_ENCRYPTION => {
+                    encryption = match value.first() {
+                        Some(0x00) => Encryption::LoginOnly,
+                        Some(0x01) => Encryption::On,
+                        Some(0x03) => Encryption::Required,
+                        _ => Encryption::NotSupported,
+                    };
+                }
+                OPTION_FEDAUTHREQUIRED => federated = value.first().map(|value| *value == 1),
+                OPTION_NONCE => nonce = Some(value.try_into().map_err(|_| Truncated)?),
+                _ => {}
             }
         }
-        Ok(Self { encryption })
+        Ok(Self { encryption, federated, nonce })
     }
 }
 
+/// What the two sides have said about tokens before the login.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Federation {
+    /// The server's FEDAUTHREQUIRED; `None` where the client did not ask.
+    pub(super) required: Option<bool>,
+    pub(super) client_nonce: Option<Nonce>,
+    pub(super) server_nonce: Option<Nonce>,
+}
+
 /// The server's answer.
-pub(super) fn write_prelogin(out: &mut Vec<u8>, encryption: Encryption) {
+pub(super) fn write_prelogin(out: &mut Vec<u8>, encryption: Encryption, federation: &Federation) {
     let encryption = match encryption {
         Encryption::LoginOnly => 0x00,
         Encryption::On => 0x01,
@@ -64,13 +88,17 @@ pub(super) fn write_prelogin(out: &mut Vec<u8>, encryption: Encryption) {
     };
     let mut version = PRODUCT_VERSION.to_vec();
     version.extend_from_slice(&[0, 0]);
-    let options: [(u8, &[u8]); 5] = [
+    let encryption = [encryption];
+    let required = federation.required.map(|required| [u8::from(required)]);
+    let mut options: Vec<(u8, &[u8])> = vec![
         (OPTION_VERSION, &version),
-        (OPTION_ENCRYPTION, &[encryption]),
+        (OPTION_ENCRYPTION, &encryption),
         (OPTION_INSTANCE, &[0]),
         (OPTION_THREAD_ID, &[]),
         (OPTION_MARS, &[0]),
     ];
+    options.extend(required.as_ref().map(|value| (OPTION_FEDAUTHREQUIRED, value.as_slice())));
+    options.extend(federation.server_nonce.as_ref().map(|value| (OPTION_NONCE, value.as_slice())));
     let mut offset = options.len() * 5 + 1;
     let mut data = Vec::new();
     for (token, value) in options {
@@ -97,6 +125,8 @@ pub(super) struct Login7 {
     pub(super) integrated: bool,
     /// Features of the extension, by their number.
     pub(super) features: Vec<u8>,
+    /// The token in place of a password.
+    pub(super) fed_auth: Option<FedAuth>,
 }
 
 impl std::fmt::Debug for Login7 {
@@ -145,6 +175,7 @@ impl Login7 {
         let database = text(slice(2)?);
 
         let mut features = Vec::new();
+        let mut fed_auth = None;
         if flags3 & FLAGS3_EXTENSION != 0 {
             let offset = usize::try_from(Cursor::new(extension).u32()?).map_err(|_| Truncated)?;
             let mut cursor = Cursor::new(message.get(offset..).ok_or(Truncated)?);
@@ -154,7 +185,10 @@ impl Login7 {
                     break;
                 }
                 let length = usize::try_from(cursor.u32()?).map_err(|_| Truncated)?;
-                cursor.take(length)?;
+                let data = cursor.take(length)?;
+                if feature == FEATURE_FEDAUTH {
+                    fed_auth = Some(FedAuth::parse(data)?);
+                }
                 features.push(feature);
             }
         }
@@ -168,6 +202,7 @@ impl Login7 {
             database,
             integrated: flags2 & FLAGS2_INTEGRATED_SECURITY != 0,
             features,
+            fed_auth,
         })
     }
 }
@@ -234,7 +269,10 @@ mod tests {
         let mut noise = Noise::new(1);
         let login = login7("host", "user", "password", "database");
         let mut prelogin = Vec::new();
-        write_prelogin(&mut prelogin, Encryption::On);
+        let federation = Federation { required: Some(true), client_nonce: None, server_nonce: Some([5; 32]) };
+        write_prelogin(&mut prelogin, Encryption::On, &federation);
+        let read = PreLogin::parse(&prelogin).unwrap();
+        assert_eq!((read.federated, read.nonce), (Some(true), Some([5; 32])));
         assert_eq!(PreLogin::parse(&prelogin).unwrap().encryption, Encryption::On);
         for _ in 0..50_000 {
             let _ = Login7::parse(&noise.mutate(&login));

@@ -26,10 +26,12 @@ mod discard;
 mod execute;
 mod faults;
 mod handshake;
+mod identity;
 mod options;
 pub(super) mod probe;
 mod procedure;
 mod rpc;
+mod security;
 mod select_into;
 mod structure;
 mod transaction;
@@ -104,12 +106,24 @@ struct Session {
     is_cancelled: Arc<std::sync::atomic::AtomicBool>,
     done_kind: DoneKind,
     faults: faults::SessionFaults,
+    identity: identity::Identity,
 }
 
-/// Serves a connection until its client leaves.
-pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), ConnectionError> {
-    let Some(handshake::Accepted { mut reader, mut writer, user, mut admission }) =
-        handshake::accept(stream, &shared).await?
+/// Where a gateway sends its clients.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+/// Serves a connection until its client leaves, or tells it where to go.
+pub(super) async fn serve(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    route: Option<Route>,
+) -> Result<(), ConnectionError> {
+    let Some(handshake::Accepted { mut reader, mut writer, identity, mut admission }) =
+        handshake::accept(stream, &shared, route.as_ref()).await?
     else {
         return Ok(());
     };
@@ -126,7 +140,9 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), 
     let mut session = Session {
         facts: SessionFacts {
             database: shared.database.clone(),
-            user,
+            login: identity.login.clone(),
+            principal: identity.principal,
+            user: identity.user.clone(),
             session_id,
             transaction_count: 0,
             transaction_state: 0,
@@ -155,6 +171,7 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>) -> Result<(), 
         is_cancelled: Arc::default(),
         done_kind: DoneKind::Batch,
         faults: faults::SessionFaults::new(admission),
+        identity,
     };
     session.prepare_postgres().await?;
     handshake::welcome(&mut writer).await?;
@@ -169,8 +186,9 @@ impl Session {
             SET client_min_messages = warning; SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0; \
             SET client_connection_check_interval = '500ms'; \
             SET search_path = pg_catalog; SET bytea_output = 'hex'; SET jit = off";
+        let settings = format!("{SETTINGS}; SET tsql.principal = {}", self.identity.principal);
         self.client
-            .batch_execute(SETTINGS)
+            .batch_execute(&settings)
             .await
             .map_err(|error| ConnectionError::Database(error.to_string()))
     }
@@ -182,8 +200,8 @@ impl Session {
                 other => other?,
             };
             self.is_cancelled.store(false, Ordering::Relaxed);
-            if faults::is_request(packet.kind) {
-                self.check_token()?;
+            if faults::is_request(packet.kind) && self.has_expired() {
+                return self.end_expired(reader, writer).await;
             }
             if packet.resets_connection() {
                 self.reset(writer, packet.keeps_transaction()).await?;

@@ -2,7 +2,7 @@
 
 use super::encode::write_value;
 use super::error::SqlError;
-use super::login::PRODUCT_VERSION;
+use super::login::{FEATURE_FEDAUTH, Nonce, PRODUCT_VERSION};
 use super::type_info::write_type_info;
 use super::types::{Collation, SqlType};
 
@@ -23,6 +23,7 @@ const DONE_MORE: u16 = 0x0001;
 const DONE_ERROR: u16 = 0x0002;
 const DONE_COUNT: u16 = 0x0010;
 const DONE_ATTENTION: u16 = 0x0020;
+const DONE_SERVER_ERROR: u16 = 0x0100;
 
 const SERVER_NAME: &str = "local-stack";
 
@@ -49,14 +50,25 @@ fn put_sized(out: &mut Vec<u8>, token: u8, body: &[u8]) {
 /// ENVCHANGE: what a client has to know of the session.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EnvironmentChange<'a> {
-    Database { new: &'a str, old: &'a str },
+    Database {
+        new: &'a str,
+        old: &'a str,
+    },
     Language(&'a str),
-    PacketSize { new: usize, old: usize },
+    PacketSize {
+        new: usize,
+        old: usize,
+    },
     Collation(Collation),
     BeginTransaction(u64),
     CommitTransaction(u64),
     RollbackTransaction(u64),
     ResetConnection,
+    /// The client has to log in there instead.
+    Routing {
+        host: &'a str,
+        port: u16,
+    },
 }
 
 pub(super) fn write_environment_change(out: &mut Vec<u8>, change: EnvironmentChange<'_>) {
@@ -96,6 +108,16 @@ pub(super) fn write_environment_change(out: &mut Vec<u8>, change: EnvironmentCha
             body.extend_from_slice(&descriptor.to_le_bytes());
         }
         EnvironmentChange::ResetConnection => body.extend_from_slice(&[18, 0, 0]),
+        EnvironmentChange::Routing { host, port } => {
+            // the new value has two bytes of length, a protocol (0, which is TCP), its port, and the server's name
+            let mut value = vec![0];
+            value.extend_from_slice(&port.to_le_bytes());
+            put_text_u16(&mut value, host);
+            body.push(20);
+            body.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_le_bytes());
+            body.extend_from_slice(&value);
+            body.extend_from_slice(&[0, 0]);
+        }
     }
     put_sized(out, TOKEN_ENVCHANGE, &body);
 }
@@ -109,12 +131,19 @@ pub(super) fn write_login_ack(out: &mut Vec<u8>, is_tds_8: bool) {
 
 const FEATURE_UTF8_SUPPORT: u8 = 0x0A;
 
-/// Acknowledges of what a client asked for the one feature that this server has.
-pub(super) fn write_feature_ack(out: &mut Vec<u8>, asked: &[u8]) {
+/// Acknowledges of what a client asked for the features that this server has. A token is acknowledged with the
+/// client's nonce, where it sent one.
+pub(super) fn write_feature_ack(out: &mut Vec<u8>, asked: &[u8], nonce: Option<&Nonce>) {
     if asked.is_empty() {
         return;
     }
     out.push(TOKEN_FEATUREEXTACK);
+    if asked.contains(&FEATURE_FEDAUTH) {
+        let nonce: &[u8] = nonce.map_or(&[], Nonce::as_slice);
+        out.push(FEATURE_FEDAUTH);
+        out.extend_from_slice(&u32::try_from(nonce.len()).unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(nonce);
+    }
     if asked.contains(&FEATURE_UTF8_SUPPORT) {
         out.extend_from_slice(&[FEATURE_UTF8_SUPPORT, 1, 0, 0, 0, 1]);
     }
@@ -155,6 +184,8 @@ pub(super) struct Done {
     pub(super) more: bool,
     pub(super) error: bool,
     pub(super) attention: bool,
+    /// The connection ends with it.
+    pub(super) severe: bool,
     pub(super) command: u16,
 }
 
@@ -177,6 +208,7 @@ pub(super) fn write_done(out: &mut Vec<u8>, kind: DoneKind, done: Done) {
         (DONE_ERROR, done.error),
         (DONE_COUNT, done.rows.is_some()),
         (DONE_ATTENTION, done.attention),
+        (DONE_SERVER_ERROR, done.severe),
     ] {
         if set {
             status |= flag;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use local_stack::sql_server::faults::{Condition, Effect, Fault, Faults, Moment, Occasion, ScriptedFault};
 use tiberius::{IntoRow, SqlBulkCopyOption};
 
-use crate::fixture::{Fixture, SqlClient, error_of, int, number_of, run};
+use crate::fixture::{Fixture, SqlClient, batch, error_of, int, number_of, run};
 
 /// What the sink sends to commit a batch.
 const SINKS_COMMIT: &str =
@@ -309,6 +309,9 @@ async fn a_session_ends_when_its_token_has_expired() {
     let (fixture, mut client) = with_table().await;
     let faults = fixture.server.faults();
     faults.expire_tokens(Duration::MAX);
+    let error = batch(&mut client, "SELECT 1").await.unwrap_err();
+    assert_eq!(number_of(&error), 18456);
+    assert!(error.to_string().contains("Token is expired"), "{error}");
     assert!(is_lost(client.simple_query("SELECT 1").await.map(|_| ())));
     let refused = fixture.try_connect(fixture.config()).await;
     let error = refused.err().unwrap();

@@ -33,8 +33,15 @@ impl Fixture {
     }
 
     async fn with(storage: impl Fn(tokio_postgres::Config) -> Storage, faults: Faults) -> Self {
+        Self::with_options(|config| SqlServerOptions { faults, ..SqlServerOptions::new(storage(config)) })
+            .await
+    }
+
+    pub(crate) async fn with_options(
+        options: impl FnOnce(tokio_postgres::Config) -> SqlServerOptions,
+    ) -> Self {
         let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
-        let options = SqlServerOptions { faults, ..SqlServerOptions::new(storage(postgres.config())) };
+        let options = options(postgres.config());
         let server = SqlServer::start(options).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let ca_file = folder.path().join("ca.pem");
@@ -54,9 +61,24 @@ impl Fixture {
     }
 
     pub(crate) async fn try_connect(&self, config: Config) -> tiberius::Result<SqlClient> {
-        let stream = TcpStream::connect(self.server.address()).await.unwrap();
+        self.try_connect_at(self.server.address(), config).await
+    }
+
+    pub(crate) async fn try_connect_at(
+        &self,
+        address: std::net::SocketAddr,
+        config: Config,
+    ) -> tiberius::Result<SqlClient> {
+        let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Box::pin(Client::connect(config, stream.compat_write())).await
+    }
+
+    /// With a user of the database and its password.
+    pub(crate) async fn connect_as(&self, user: &str, password: &str) -> SqlClient {
+        let mut config = self.config();
+        config.authentication(AuthMethod::sql_server(user, password));
+        self.try_connect(config).await.unwrap()
     }
 
     pub(crate) async fn connect(&self) -> SqlClient {

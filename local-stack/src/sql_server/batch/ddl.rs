@@ -19,7 +19,7 @@ pub(in super::super) enum Ddl {
     DropTable { names: Vec<Vec<String>>, if_exists: bool },
     DropIndex { table: Vec<String>, name: String, if_exists: bool },
     Truncate(Vec<String>),
-    CreateSchema(String),
+    CreateSchema { name: String, owner: Option<String> },
     DropSchema { name: String, if_exists: bool },
 }
 
@@ -142,10 +142,8 @@ impl Reader<'_> {
         }
         if self.accept_all(&["CREATE", "SCHEMA"]) {
             let name = self.identifier()?;
-            if self.accept("AUTHORIZATION") {
-                self.identifier()?;
-            }
-            return Ok(Some(Ddl::CreateSchema(name)));
+            let owner = if self.accept("AUTHORIZATION") { Some(self.identifier()?) } else { None };
+            return Ok(Some(Ddl::CreateSchema { name, owner }));
         }
         if self.accept_all(&["DROP", "SCHEMA"]) {
             let if_exists = self.accept_all(&["IF", "EXISTS"]);

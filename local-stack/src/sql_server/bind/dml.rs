@@ -14,7 +14,7 @@ use super::super::error::SqlError;
 use super::super::token::ColumnOrigin;
 use super::convert::{Conversion, convert};
 use super::updatable::RowSource;
-use super::{Binder, Bound, Scope, Typed, column_alias};
+use super::{Binder, Bound, Permission, Scope, Typed, column_alias};
 
 impl Binder<'_> {
     /// A value as it is stored in a column.
@@ -23,8 +23,8 @@ impl Binder<'_> {
         convert(value, column.sql_type, Conversion::Assign(&place)).map_err(Into::into)
     }
 
-    pub(super) fn writable(&self, name: &ObjectName) -> Bound<Arc<Table>> {
-        let table = self.table(&name_parts(name)?)?;
+    pub(super) fn writable(&self, name: &ObjectName, permission: Permission) -> Bound<Arc<Table>> {
+        let table = self.table(&name_parts(name)?, permission)?;
         if table.is_view {
             return Err(
                 SqlError::new(259, 16, 1, "Ad hoc updates to system catalogs are not allowed.").into()
@@ -48,7 +48,7 @@ impl Binder<'_> {
         {
             return Err(SqlError::syntax("INSERT").into());
         }
-        let table = self.writable(name)?;
+        let table = self.writable(name, Permission::Insert)?;
         let columns: Vec<&Column> = if insert.columns.is_empty() {
             table.columns.iter().filter(|column| column.origin == ColumnOrigin::Table).collect()
         } else {
@@ -144,7 +144,7 @@ impl Binder<'_> {
         if !update.table.joins.is_empty() {
             return Err(SqlError::syntax("JOIN").into());
         }
-        let target = self.target(name, with_hints, from)?;
+        let target = self.target(name, with_hints, from, Permission::Update)?;
         let mut items = Vec::new();
         for Assignment { target: column, value } in &update.assignments {
             let AssignmentTarget::ColumnName(column) = column else {
@@ -186,8 +186,8 @@ impl Binder<'_> {
                         joins,
                     },
                 ],
-            ) if joins.is_empty() => self.target(name, with_hints, &[])?,
-            ([name], from) => self.target(name, &[], from)?,
+            ) if joins.is_empty() => self.target(name, with_hints, &[], Permission::Delete)?,
+            ([name], from) => self.target(name, &[], from, Permission::Delete)?,
             _ => return Err(SqlError::unsupported("this form of DELETE").into()),
         };
         if let Some(count) = &delete.limit {
@@ -216,18 +216,24 @@ impl Binder<'_> {
     }
 
     /// The table that changes, found in FROM where there is one.
-    fn target<'s>(&self, name: &ObjectName, hints: &[Expr], from: &[TableWithJoins]) -> Bound<Target<'s>> {
+    fn target<'s>(
+        &self,
+        name: &ObjectName,
+        hints: &[Expr],
+        from: &[TableWithJoins],
+        permission: Permission,
+    ) -> Bound<Target<'s>> {
         let parts = name_parts(name)?;
         let mut scope = Scope::inside(None);
         let source = match from {
-            [] => self.row_source(&parts)?,
+            [] => self.row_source(&parts, permission)?,
             // `DELETE s FROM (SELECT …) AS s`
             [TableWithJoins { relation, joins }] if joins.is_empty() => match relation {
                 TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None }
                     if alias.columns.is_empty()
                         && matches!(parts.as_slice(), [name] if same_name(name, &alias.name.value)) =>
                 {
-                    Some(self.rows_of(&alias.name.value, subquery, None)?)
+                    Some(self.rows_of(&alias.name.value, subquery, None, permission)?)
                 }
                 _ => None,
             },
@@ -241,7 +247,7 @@ impl Binder<'_> {
             return Ok(Target { table, alias, scope, others, conditions, source: Some(source) });
         }
         if from.is_empty() {
-            let table = self.writable(name)?;
+            let table = self.writable(name, permission)?;
             self.hints(hints, &table)?;
             let relation = self.table_relation(&table, None)?;
             let alias = relation.alias.clone();
@@ -282,7 +288,7 @@ impl Binder<'_> {
                     |alias| alias.name.value.clone(),
                 );
                 if found.is_none() && parts.last().is_some_and(|name| same_name(name, &shown)) {
-                    let table = self.writable(own)?;
+                    let table = self.writable(own, permission)?;
                     self.hints(with_hints, &table)?;
                     self.hints(hints, &table)?;
                     let relation = self.table_relation(&table, alias.as_ref())?;
@@ -340,6 +346,11 @@ impl Target<'_> {
         let mut conditions = self.conditions.clone();
         if let Some(selection) = selection {
             conditions.push(binder.condition(selection, &self.scope)?);
+        }
+        // to change rows needs no permission to read them, as long as nothing depends on what is in them
+        let mut relations = self.scope.relations.iter();
+        if relations.any(|relation| relation.alias == self.alias && relation.is_read.get()) {
+            binder.needs(Permission::Select, &self.table);
         }
         if !conditions.is_empty() {
             sql.push_str(&format!(" WHERE {}", conditions.join(" AND ")));

@@ -43,6 +43,9 @@ impl Binder<'_> {
         }
         match expression {
             Expr::Identifier(identifier) if identifier.quote_style.is_none() && identifier.value.starts_with('@') => self.variable(&identifier.value),
+            Expr::Identifier(identifier) if super::security::is_niladic(identifier) => {
+                self.security_function(&identifier.value.to_ascii_uppercase(), &[], scope)
+            }
             Expr::Identifier(identifier) => self.column(std::slice::from_ref(&identifier.value), scope),
             Expr::CompoundIdentifier(parts) => self.column(&parts.iter().map(|part| part.value.clone()).collect::<Vec<_>>(), scope),
             Expr::Nested(inner) => {

@@ -1,5 +1,7 @@
 //! FROM: tables, joins, derived tables and hints.
 
+use std::rc::Rc;
+
 use sqlparser::ast::{Expr, JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};
 
 use super::super::batch::name_parts;
@@ -8,7 +10,7 @@ use super::super::encode::quote_identifier;
 use super::super::error::SqlError;
 use super::super::token::ResultColumn;
 use super::scope::ScopeColumn;
-use super::{Binder, Bound, Relation, Scope};
+use super::{Binder, Bound, Permission, Relation, Scope};
 
 impl Binder<'_> {
     /// FROM, for PostgreSQL; `None` where there is none.
@@ -80,7 +82,7 @@ impl Binder<'_> {
                     scope.add(Relation { table: None, ..relation })?;
                     return Ok(sql);
                 }
-                let table = self.table(&parts)?;
+                let table = self.table(&parts, Permission::Select)?;
                 self.hints(with_hints, &table)?;
                 let relation = self.table_relation(&table, alias.as_ref())?;
                 let sql = format!("{} AS {}", table.postgres, relation.alias);
@@ -151,6 +153,7 @@ impl Binder<'_> {
             columns: columns.collect(),
             alias: own,
             table: Some(table.postgres.clone()),
+            is_read: Rc::default(),
         })
     }
 

@@ -90,7 +90,7 @@ impl Binder<'_> {
         ))
     }
 
-    fn int(&self, expression: &Expr, scope: &Scope<'_>) -> Bound<String> {
+    pub(super) fn int(&self, expression: &Expr, scope: &Scope<'_>) -> Bound<String> {
         let value = self.value(expression, scope)?;
         convert(&value, SqlType::Int, Conversion::Implicit).map_err(Into::into)
     }
@@ -411,12 +411,7 @@ impl Binder<'_> {
                 constant_text(&self.session.database, NAME)
             }
             "DB_ID" if arguments.is_empty() => Typed::new("5::int2", SqlType::SmallInt, true),
-            "SUSER_SNAME" | "SUSER_NAME" | "SYSTEM_USER" | "ORIGINAL_LOGIN" if arguments.is_empty() => {
-                constant_text(&self.session.user, NAME)
-            }
-            "USER_NAME" | "CURRENT_USER" | "SESSION_USER" | "USER" if arguments.is_empty() => {
-                constant_text("dbo", NAME)
-            }
+            _ if super::security::is_known(name) => self.security_function(name, arguments, scope)?,
             "HOST_NAME" | "APP_NAME" | "PROGRAM_NAME" if arguments.is_empty() => {
                 Typed::new("NULL::text", NAME, true)
             }

@@ -1,5 +1,8 @@
 //! Which names an expression may use.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use super::super::catalogue::{Column, same_name};
 use super::super::encode::quote_identifier;
 use super::super::error::SqlError;
@@ -42,6 +45,8 @@ pub(in super::super) struct Relation {
     /// The quoted name of the table in PostgreSQL, where it is one.
     pub(super) table: Option<String>,
     pub(super) columns: Vec<ScopeColumn>,
+    /// Whether an expression names one of its columns; copies share it.
+    pub(super) is_read: Rc<Cell<bool>>,
 }
 
 impl Relation {
@@ -54,7 +59,7 @@ impl Relation {
             nullable: column.nullable,
             origin: ColumnOrigin::Expression,
         });
-        Self { name, schema: None, columns: columns.collect(), alias, table: None }
+        Self { name, schema: None, columns: columns.collect(), alias, table: None, is_read: Rc::default() }
     }
 
     /// A table's columns by their bare names, as a CHECK constraint has them.
@@ -72,6 +77,7 @@ impl Relation {
             alias: String::new(),
             table: None,
             columns: columns.collect(),
+            is_read: Rc::default(),
         }
     }
 
@@ -131,12 +137,17 @@ impl<'p> Scope<'p> {
         while let Some(current) = scope {
             let mut found =
                 current.relations.iter().filter(|relation| relation.is_named(qualifier)).flat_map(
-                    |relation| relation.columns.iter().filter(|column| same_name(&column.name, name)),
+                    |relation| {
+                        let columns = relation.columns.iter();
+                        let named = columns.filter(|column| same_name(&column.name, name));
+                        named.map(move |column| (relation, column))
+                    },
                 );
-            if let Some(column) = found.next() {
+            if let Some((relation, column)) = found.next() {
                 if found.next().is_some() {
                     return Err(SqlError::new(209, 16, 1, format!("Ambiguous column name '{name}'.")).into());
                 }
+                relation.is_read.set(true);
                 return Ok((column.typed(), inner));
             }
             scope = current.parent;

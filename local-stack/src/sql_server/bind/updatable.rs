@@ -8,7 +8,7 @@ use super::super::batch::name_parts;
 use super::super::catalogue::{Column, Table, same_name};
 use super::super::error::SqlError;
 use super::super::token::ResultColumn;
-use super::{Binder, Bound, BoundQuery, Relation, Scope, Typed};
+use super::{Binder, Bound, BoundQuery, Permission, Relation, Scope, Typed};
 
 /// Asks the next SELECT for the row behind each of its own.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,7 @@ impl Binder<'_> {
     }
 
     /// The expression of this name, where there is one, as the rows of the table behind it.
-    pub(super) fn row_source(&self, parts: &[String]) -> Bound<Option<RowSource>> {
+    pub(super) fn row_source(&self, parts: &[String], permission: Permission) -> Bound<Option<RowSource>> {
         let [name] = parts else { return Ok(None) };
         let found = {
             let tables = self.common_tables.borrow();
@@ -75,7 +75,7 @@ impl Binder<'_> {
             })
         };
         let Some((name, query, columns)) = found else { return Ok(None) };
-        self.rows_of(&name, &query, Some(columns)).map(Some)
+        self.rows_of(&name, &query, Some(columns), permission).map(Some)
     }
 
     /// The rows of a query as those of the table behind it.
@@ -84,8 +84,9 @@ impl Binder<'_> {
         name: &str,
         query: &Query,
         columns: Option<Vec<ResultColumn>>,
+        permission: Permission,
     ) -> Bound<RowSource> {
-        let table = self.writable(&single_table(query, name)?)?;
+        let table = self.writable(&single_table(query, name)?, permission)?;
         // a row that changes between the two looks at it would be missed
         self.lock(&table.postgres, "SHARE ROW EXCLUSIVE");
         self.row_source.set(Some(Wanted));

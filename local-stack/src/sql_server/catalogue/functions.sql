@@ -340,7 +340,7 @@ BEGIN
         RETURN CASE WHEN wanted IS NULL OR lower(rtrim(wanted)) = 'u' THEN found END;
     END IF;
     IF n = 3 AND lower(parts[1]) <> lower(current_database()) THEN RETURN NULL; END IF;
-    RETURN (SELECT o.object_id FROM tsql.objects o JOIN tsql.schemas s USING (schema_id)
+    RETURN (SELECT o.object_id FROM tsql.visible_objects o JOIN tsql.schemas s USING (schema_id)
         WHERE lower(o.name) = lower(parts[n]) AND lower(s.name) = lower(CASE WHEN n > 1 THEN parts[n - 1] ELSE 'dbo' END)
             AND (wanted IS NULL OR lower(rtrim(wanted)) = lower(o.type)));
 END $$;
@@ -363,8 +363,8 @@ CREATE OR REPLACE FUNCTION tsql.temporary_index_columns() RETURNS SETOF tsql.ind
 BEGIN
     IF to_regclass('pg_temp.index_columns') IS NOT NULL THEN RETURN QUERY EXECUTE 'SELECT * FROM pg_temp.index_columns'; END IF;
 END $$;
-CREATE OR REPLACE FUNCTION tsql.object_name(id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT name FROM tsql.objects WHERE object_id = id $$;
-CREATE OR REPLACE FUNCTION tsql.object_schema_name(id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT s.name FROM tsql.objects o JOIN tsql.schemas s USING (schema_id) WHERE o.object_id = id $$;
+CREATE OR REPLACE FUNCTION tsql.object_name(id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT name FROM tsql.visible_objects WHERE object_id = id $$;
+CREATE OR REPLACE FUNCTION tsql.object_schema_name(id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT s.name FROM tsql.visible_objects o JOIN tsql.schemas s USING (schema_id) WHERE o.object_id = id $$;
 CREATE OR REPLACE FUNCTION tsql.schema_name(id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT name FROM tsql.schemas WHERE schema_id = id $$;
 CREATE OR REPLACE FUNCTION tsql.schema_id(n text) RETURNS int LANGUAGE sql STABLE AS $$ SELECT schema_id FROM tsql.schemas WHERE lower(name) = lower(n) $$;
 CREATE OR REPLACE FUNCTION tsql.type_name(id int) RETURNS text LANGUAGE sql STABLE AS $$ SELECT name FROM tsql.types WHERE user_type_id = id $$;

@@ -1,6 +1,7 @@
 //! The catalogue views, as columns of T-SQL types over a query of PostgreSQL's.
 
 use super::Catalogue;
+use super::security_views::SECURITY_VIEWS;
 
 /// A view of `sys` or `INFORMATION_SCHEMA`.
 #[derive(Clone, Copy)]
@@ -29,18 +30,23 @@ const COLUMN_COLUMNS: &str = "object_id int, name sysname, column_id int, system
     precision tinyint, scale tinyint, collation_name sysname, is_nullable bit, is_ansi_padded bit, is_identity bit, is_computed bit, \
     default_object_id int, is_sparse bit, generated_always_type tinyint, is_hidden bit";
 
-/// Fills in the two lists that several views share.
+/// Fills in the lists that several views share, and has the views show what a session may see.
 pub(super) fn expand(text: &str) -> String {
     text.replace("{objects}", OBJECTS)
         .replace("{object_columns}", OBJECT_COLUMNS)
         .replace("{columns}", COLUMNS)
         .replace("{column_columns}", COLUMN_COLUMNS)
+        // what its user may not know of is in none of them
+        .replace("tsql.objects", "tsql.visible_objects")
+        .replace("tsql.columns", "tsql.visible_columns")
+        .replace("tsql.indexes", "tsql.visible_indexes")
+        .replace("tsql.index_columns", "tsql.visible_index_columns")
 }
 
 /// The views of the database, and those of `sys` once more for the session's temporary tables. The second value
 /// tells which.
 pub(super) fn all() -> impl Iterator<Item = (&'static SystemView, Catalogue)> {
-    let of_database = VIEWS.iter().map(|view| (view, Catalogue::Database));
+    let of_database = VIEWS.iter().chain(SECURITY_VIEWS).map(|view| (view, Catalogue::Database));
     let of_tables = |view: &&SystemView| view.schema == "sys" && view.query.contains("FROM tsql.");
     let of_temporary = VIEWS.iter().filter(of_tables).map(|view| (view, Catalogue::Temporary));
     of_database.chain(of_temporary)
@@ -54,7 +60,7 @@ impl SystemView {
             Catalogue::Database => query,
             Catalogue::Temporary => {
                 ["objects", "columns", "indexes", "index_columns"].into_iter().fold(query, |query, table| {
-                    query.replace(&format!("tsql.{table} "), &format!("tsql.temporary_{table}() "))
+                    query.replace(&format!("tsql.visible_{table} "), &format!("tsql.temporary_{table}() "))
                 })
             }
         }
@@ -73,7 +79,7 @@ const VIEWS: &[SystemView] = &[
         schema: "sys",
         name: "schemas",
         columns: "name sysname, schema_id int, principal_id int",
-        query: "SELECT name, schema_id, 1 FROM tsql.schemas",
+        query: "SELECT name, schema_id, owner_id FROM tsql.schemas",
     },
     SystemView {
         schema: "sys",
@@ -207,7 +213,7 @@ const VIEWS: &[SystemView] = &[
         schema: "INFORMATION_SCHEMA",
         name: "SCHEMATA",
         columns: "CATALOG_NAME nvarchar(128), SCHEMA_NAME sysname, SCHEMA_OWNER sysname",
-        query: "SELECT current_database()::text, s.name, 'dbo' FROM tsql.schemas s",
+        query: "SELECT current_database()::text, s.name, p.name FROM tsql.schemas s JOIN tsql.principals p ON p.principal_id = s.owner_id",
     },
     SystemView {
         schema: "INFORMATION_SCHEMA",

@@ -8,6 +8,7 @@ use tokio_postgres::CopyInSink;
 
 use super::super::Storage;
 use super::super::batch::InsertBulk;
+use super::super::bind::Permission;
 use super::super::catalogue::Table;
 use super::super::decode::{MAX_VALUE_BYTES, Target};
 use super::super::encode::quote_identifier;
@@ -54,12 +55,16 @@ pub(super) use rows::take_rows;
 impl Session {
     /// INSERT BULK: checks what is announced, and waits for the rows.
     pub(super) async fn plan_load(&mut self, bulk: &InsertBulk) -> Outcome<()> {
-        let table = match self.bind(|binder| binder.table(&bulk.table)).await? {
+        let table = match self.bind(|binder| binder.table(&bulk.table, Permission::Checked)).await? {
             Ok((table, _)) => table,
             Err(error) => return Ok(Err(error)),
         };
         if table.is_view {
             return Ok(Err(SqlError::new(259, 16, 1, "Ad hoc updates to system catalogs are not allowed.")));
+        }
+        let skips_checks = table.has_checks && !bulk.check_constraints;
+        if let Err(error) = self.check_load(&table, &bulk.table, skips_checks).await? {
+            return Ok(Err(error));
         }
         match self.load_columns(&table, bulk).await? {
             Ok(columns) => {
@@ -71,7 +76,7 @@ impl Session {
                         names.join(", ")
                     ),
                     columns: columns.into_iter().map(|(_, column)| column).collect(),
-                    skips_checks: table.has_checks && !bulk.check_constraints,
+                    skips_checks,
                 });
                 Ok(Ok(()))
             }

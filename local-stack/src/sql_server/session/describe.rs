@@ -6,6 +6,7 @@
 use sqlparser::ast::{Expr, SetExpr, Statement as SqlStatement, TableObject};
 
 use super::super::batch::{self, Statement, name_parts};
+use super::super::bind::Permission;
 use super::super::catalogue::Table;
 use super::super::error::SqlError;
 use super::super::packet::ConnectionError;
@@ -44,7 +45,7 @@ impl Session {
             Ok(name) => name,
             Err(error) => return Ok(Err(error)),
         };
-        let table = match self.bind(|binder| binder.table(&name)).await? {
+        let table = match self.bind(|binder| binder.table(&name, Permission::Insert)).await? {
             Ok((table, _)) => table,
             Err(error) => return Ok(Err(error)),
         };

@@ -10,6 +10,7 @@ use sqlparser::ast::{Expr, Insert, ObjectName, SetExpr, Statement as SqlStatemen
 
 use super::super::Storage;
 use super::super::batch::{self, Declaration, Statement, name_parts};
+use super::super::bind::Permission;
 use super::super::catalogue::temporary::is_temporary;
 use super::super::decode::{ColumnDecoder, Target};
 use super::super::packet::ConnectionError;
@@ -176,7 +177,9 @@ impl Session {
         let (SetExpr::Values(values), Ok(name)) = (source.body.as_ref(), name_parts(name)) else {
             return Ok(());
         };
-        let Ok((table, _)) = self.bind(|binder| binder.table(&name)).await? else { return Ok(()) };
+        let Ok((table, _)) = self.bind(|binder| binder.table(&name, Permission::Insert)).await? else {
+            return Ok(());
+        };
         if table.has_checks || table.is_temporary() || self.done_kind != DoneKind::InProcedure {
             return Ok(());
         }

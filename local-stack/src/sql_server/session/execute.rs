@@ -108,6 +108,10 @@ impl Session {
                 let outcome = self.ddl(writer, ddl).await?;
                 return self.finish_statement(writer, outcome.map(|()| Done::default()), "DDL").await;
             }
+            Statement::Security(security) => {
+                let outcome = self.security(writer, security).await?;
+                return self.finish_statement(writer, outcome.map(|()| Done::default()), "DDL").await;
+            }
             Statement::InsertBulk(bulk) => {
                 let outcome = self.plan_load(bulk).await?;
                 return self.finish_statement(writer, outcome.map(|()| Done::default()), "INSERT BULK").await;
@@ -341,13 +345,15 @@ impl Session {
             _ => 1,
         };
         loop {
-            let missing = {
+            let (bound, accesses) = {
                 let binder = Binder::new(&self.tables, &self.facts, &self.variables);
-                match bind(&binder) {
-                    Ok(bound) => return Ok(Ok((bound, binder.locks.take()))),
-                    Err(BindError::Refused(error)) => return Ok(Err(error)),
-                    Err(BindError::Missing(name)) => name,
-                }
+                let bound = bind(&binder).map(|bound| (bound, binder.locks.take()));
+                (bound, binder.accesses.take())
+            };
+            let missing = match bound {
+                Ok(bound) => return Ok(self.check_permissions(&accesses).await?.map(|()| bound)),
+                Err(BindError::Refused(error)) => return Ok(Err(error)),
+                Err(BindError::Missing(name)) => name,
             };
             let found = match find_table(&self.client, &missing.schema, &missing.name).await {
                 Ok(found) => found,

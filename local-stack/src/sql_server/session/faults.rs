@@ -1,13 +1,16 @@
 //! Where the faults of the server meet a session.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use bytes::BytesMut;
 use sqlparser::ast::Statement as SqlStatement;
 
 use super::super::batch::Statement;
 use super::super::error::SqlError;
 use super::super::faults::{Admission, Effect, Moment, Occasion, Strike, ends_session};
 use super::super::packet::{ConnectionError, PacketKind};
+use super::super::token::{Done, DoneKind, write_done, write_error};
+use super::identity::token_expired;
 use super::transaction::Outcome;
 use super::{Reader, Session, Writer};
 
@@ -59,9 +62,31 @@ pub(super) async fn before_welcome(
 }
 
 impl Session {
-    /// Ends a session whose token has expired, with its next request.
-    pub(super) fn check_token(&self) -> Result<(), ConnectionError> {
-        if self.faults.admission.has_expired() { Err(ConnectionError::Fault) } else { Ok(()) }
+    /// Whether the token that the session came with has expired, or is said to have.
+    pub(super) fn has_expired(&self) -> bool {
+        self.identity.expires.is_some_and(|expires| expires <= SystemTime::now())
+            || self.faults.admission.has_expired()
+    }
+
+    /// Ends a session whose token has expired: with its next request, and as Azure SQL ends it. The request is
+    /// read to its end, because a client does not listen while it sends, and not begun.
+    pub(super) async fn end_expired(
+        &mut self,
+        reader: &mut Reader,
+        writer: &mut Writer,
+    ) -> Result<(), ConnectionError> {
+        loop {
+            let packet = reader.peek().await?;
+            reader.take(packet, &mut BytesMut::new());
+            if packet.is_last() || !is_request(packet.kind) {
+                break;
+            }
+        }
+        write_error(&mut writer.buffer, &token_expired(self.identity.shown_in_errors()));
+        let done = Done { error: true, severe: true, ..Done::default() };
+        write_done(&mut writer.buffer, DoneKind::Batch, done);
+        writer.finish().await?;
+        Err(ConnectionError::Fault)
     }
 
     /// Sends the answer, unless a fault keeps it.
@@ -81,7 +106,7 @@ impl Session {
     pub(super) fn refused_write(&self, statement: &Statement) -> Option<SqlError> {
         let database = &self.shared.database;
         let needs_room = match statement {
-            Statement::Ddl(_) => true,
+            Statement::Ddl(_) | Statement::Security(_) => true,
             Statement::Sql(statement) => match statement.as_ref() {
                 SqlStatement::Insert(_) | SqlStatement::Update(_) => true,
                 SqlStatement::Delete(_) => false,

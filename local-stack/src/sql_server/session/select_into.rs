@@ -66,6 +66,9 @@ impl Session {
     }
 
     async fn plan_select_into(&mut self, query: &Query, name: &[String]) -> Outcome<String> {
+        if let Err(error) = self.check_create_table(name).await? {
+            return Ok(Err(error));
+        }
         let (BoundQuery { sql, columns, assigns }, locks) =
             match self.bind(|binder| binder.query(query, None)).await? {
                 Ok(bound) => bound,

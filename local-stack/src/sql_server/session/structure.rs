@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::batch::{
     ColumnDefinition, ConstraintDefinition, ConstraintKind, Ddl, IndexDefinition, IndexKind, TableItem,
 };
-use super::super::bind::{BindError, Conversion, Relation, Scope, convert, split_name};
+use super::super::bind::{BindError, Conversion, Permission, Relation, Scope, convert, split_name};
 use super::super::catalogue::temporary::is_temporary;
 use super::super::catalogue::{Column, Table, postgres_name, same_name};
 use super::super::encode::{quote_identifier, quote_literal};
@@ -32,6 +32,9 @@ impl Session {
             return Ok(Err(SqlError::doomed()));
         }
         if let Err(error) = self.begin_implicitly(writer).await? {
+            return Ok(Err(error));
+        }
+        if let Err(error) = self.check_ddl(ddl).await? {
             return Ok(Err(error));
         }
         let script = match ddl {
@@ -61,7 +64,7 @@ impl Session {
                     ),
                 )),
             },
-            Ddl::CreateSchema(name) => Ok(create_schema(name)),
+            Ddl::CreateSchema { name, owner } => Ok(create_schema(name, owner.as_deref())),
             Ddl::DropSchema { name, if_exists } => self.drop_schema(name, *if_exists).await?,
         };
         match script {
@@ -80,7 +83,7 @@ impl Session {
     }
 
     /// Several statements that hold or fail together.
-    async fn run_script(&mut self, script: &str) -> Outcome<()> {
+    pub(super) async fn run_script(&mut self, script: &str) -> Outcome<()> {
         let has_savepoint = self.needs_savepoint();
         match self.client.batch_execute(&self.held_together(script)).await {
             Ok(()) => Ok(Ok(())),
@@ -101,7 +104,7 @@ impl Session {
     }
 
     pub(super) async fn existing(&mut self, name: &[String]) -> Outcome<Arc<Table>> {
-        match self.bind(|binder| binder.table(name)).await? {
+        match self.bind(|binder| binder.table(name, Permission::Checked)).await? {
             Ok((table, _)) if table.is_view => {
                 Ok(Err(SqlError::new(259, 16, 1, "Ad hoc updates to system catalogs are not allowed.")))
             }

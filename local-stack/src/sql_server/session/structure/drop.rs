@@ -124,12 +124,14 @@ fn schema_name(name: &str) -> String {
     postgres_name(&format!("schema {}", name.to_lowercase()))
 }
 
-pub(super) fn create_schema(name: &str) -> String {
+/// `owner` is who makes it, where nobody else is named.
+pub(super) fn create_schema(name: &str, owner: Option<&str>) -> String {
     let postgres = schema_name(name);
     format!(
-        "INSERT INTO tsql.schemas VALUES (nextval('tsql.schema_ids'), {}, {}); CREATE SCHEMA {};",
+        "INSERT INTO tsql.schemas (schema_id, name, postgres_name, owner_id) VALUES (nextval('tsql.schema_ids'), {}, {}, {}); CREATE SCHEMA {};",
         quote_literal(name),
         quote_literal(&postgres),
+        owner.map_or_else(|| "tsql.me()".to_owned(), |owner| format!("tsql.owner({})", quote_literal(owner))),
         quote_identifier(&postgres)
     )
 }
