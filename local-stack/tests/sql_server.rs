@@ -26,6 +26,8 @@ mod fixture;
 mod login;
 #[path = "sql_server/older_types.rs"]
 mod older_types;
+#[path = "sql_server/packet_size.rs"]
+mod packet_size;
 #[path = "sql_server/permissions.rs"]
 mod permissions;
 #[path = "sql_server/procedures.rs"]

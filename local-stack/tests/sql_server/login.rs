@@ -39,7 +39,10 @@ async fn every_packet_size_carries_long_requests_and_long_results() {
     let text = "x".repeat(20_000);
     for (packet_size, encryption) in [
         (512, EncryptionLevel::NotSupported),
+        (512, EncryptionLevel::On),
         (4096, EncryptionLevel::On),
+        (16_383, EncryptionLevel::On),
+        (16_384, EncryptionLevel::On),
         (32_767, EncryptionLevel::NotSupported),
         (32_767, EncryptionLevel::On),
     ] {
