@@ -9,6 +9,7 @@ mod bad_input;
 mod crash;
 mod dead_letter;
 mod flights;
+mod least_privilege;
 mod numbers;
 mod outage;
 mod scale_out;

@@ -7,7 +7,7 @@ use crate::support::{Sink, Sql, World};
 pub const STREAM: &str = "NUMBERS";
 pub const DURABLE: &str = "sink-numbers";
 
-const SCHEMA: &str = r#"
+pub const SCHEMA: &str = r#"
 format = "json"
 [[column]]
 name = "id"
