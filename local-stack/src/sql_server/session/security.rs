@@ -320,6 +320,21 @@ impl Session {
     }
 }
 
+/// The error of a statement whose table is not there: not that of a query, and where permissions hide the table the
+/// same text.
+pub(super) fn of_missing(ddl: &Ddl, error: SqlError) -> SqlError {
+    if error.number != 208 {
+        return error;
+    }
+    match ddl {
+        Ddl::AlterTableAdd { name, .. } => {
+            SqlError { number: 4902, state: 1, ..cannot_find(&name.join("."), 1) }
+        }
+        Ddl::CreateIndex { table, .. } => cannot_find(&table.join("."), 12),
+        _ => error,
+    }
+}
+
 fn cannot_find(name: &str, state: u8) -> SqlError {
     let message = format!(
         "Cannot find the object \"{name}\" because it does not exist or you do not have permissions."

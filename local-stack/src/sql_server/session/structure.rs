@@ -69,7 +69,7 @@ impl Session {
         };
         match script {
             Ok(script) => self.run_script(&script).await,
-            Err(error) => Ok(Err(error)),
+            Err(error) => Ok(Err(super::security::of_missing(ddl, error))),
         }
     }
 
