@@ -134,6 +134,8 @@ class PythonTds(Client):
         from pytds.tds_base import Column
         from pytds.tds_types import IntType
 
+        # a load has no xml: MS-TDS 2.2.6.1
+        sql_type = "nvarchar(max)" if sql_type == "xml" else sql_type
         columns = [
             Column("n", type=IntType(), flags=0),
             Column("o", type=self.column_type(sql_type), flags=Column.fNullable),

@@ -191,6 +191,10 @@ LIMITS["tiberius"] = [
     Limit(("parameter",), r"decimal\(38,38\)", "announces a precision of 39 for a number below 1: tiberius 0.13.0, src/tds/numeric.rs, "
           "Numeric::precision"),
     Limit(("read",), "money", "money is read as a double: tiberius 0.13.0, src/tds/codec/column_data/money.rs", double),
+    Limit(("bulk",), r"nvarchar\(4000\)", "announces nvarchar(max) for more than 2,000 characters, and sends a length of two bytes, which SQL Server "
+          "does not take (github.com/tiberius-rs/tiberius/issues/322): tiberius 0.13.0, src/tds/codec/token/token_col_metadata.rs"),
+    Limit(("bulk",), "xml", "sends xml as such, against MS-TDS 2.2.6.1: tiberius 0.13.0, src/client.rs, bulk_insert_with_options takes the "
+          "types that a SELECT shows"),
     Limit(("bulk",), r".*\(max\), long", "takes 65,535 bytes for the longest: tiberius 0.13.0, src/tds/codec/column_data.rs, "
           "'exceed column limit'"),
     Limit(("bulk",), UTF8, "encodes for a collation's locale, and does not know fUTF8: tiberius 0.13.0, src/tds/collation.rs, "

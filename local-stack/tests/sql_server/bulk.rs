@@ -1,4 +1,4 @@
-use tiberius::{IntoRow, SqlBulkCopyOption, TokenRow};
+use tiberius::{ColumnData, IntoRow, SqlBulkCopyOption, TokenRow};
 
 use crate::fixture::{Fixture, SqlClient, error_of, int, number_of, rows, run};
 
@@ -168,5 +168,29 @@ async fn a_long_value_arrives_whole() {
         let rows = rows(&mut client, &format!("SELECT a, b FROM dbo.t WHERE n = {n}")).await;
         assert_eq!(rows[0].get::<&str, _>(0), Some(text.as_str()));
         assert_eq!(rows[0].get::<&[u8], _>(1), Some(bytes.as_slice()));
+    }
+}
+
+#[tokio::test]
+async fn a_load_has_no_xml_and_sends_what_it_announced() {
+    let fixture = Fixture::start().await;
+    let mut client = fixture.connect().await;
+    // the client sends xml as such, and nvarchar of more than 2,000 characters otherwise than it announces it
+    for (sql_type, refused) in [
+        ("xml", true),
+        ("nvarchar(2001)", true),
+        ("nvarchar(2000)", false),
+        ("nvarchar(max)", false),
+        ("varchar(8000)", false),
+    ] {
+        run(&mut client, &format!("DROP TABLE IF EXISTS dbo.t; CREATE TABLE dbo.t (v {sql_type})")).await;
+        let mut request = client.bulk_insert("dbo.t").await.unwrap();
+        let value =
+            if sql_type == "xml" { ColumnData::Xml(None) } else { ColumnData::String(Some("a".into())) };
+        let mut row = TokenRow::new();
+        row.push(value);
+        request.send(row).await.unwrap();
+        let loaded = request.finalize().await;
+        assert_eq!(loaded.as_ref().err().map(number_of), refused.then_some(4816), "{sql_type}");
     }
 }

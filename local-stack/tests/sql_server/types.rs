@@ -1,6 +1,5 @@
 use tiberius::numeric::Numeric;
 use tiberius::time::{Date, DateTime, DateTime2, DateTimeOffset, SmallDateTime, Time};
-use tiberius::xml::XmlData;
 use tiberius::{ColumnData, ToSql, TokenRow, Uuid};
 
 use crate::fixture::{Fixture, rows, run, values};
@@ -13,10 +12,6 @@ fn text(text: &str) -> ColumnData<'static> {
 
 fn bytes(bytes: &[u8]) -> ColumnData<'static> {
     ColumnData::Binary(Some(bytes.to_vec().into()))
-}
-
-fn xml(text: &str) -> ColumnData<'static> {
-    ColumnData::Xml(Some(std::borrow::Cow::Owned(XmlData::new(text))))
 }
 
 fn decimal(value: i128, scale: u8) -> ColumnData<'static> {
@@ -115,7 +110,6 @@ fn matrix() -> Vec<(&'static str, Vec<ColumnData<'static>>, ColumnData<'static>)
             ],
             ColumnData::SmallDateTime(None),
         ),
-        ("xml", vec![xml("<a b=\"1\"/>"), xml("no element")], ColumnData::Xml(None)),
         (
             "date",
             vec![ColumnData::Date(Some(Date::new(0))), ColumnData::Date(Some(Date::new(LAST_DAY)))],

@@ -41,6 +41,8 @@ pub(super) struct Load {
 
 pub(super) struct LoadColumn {
     pub(super) sql_type: SqlType,
+    /// By INSERT BULK, where it names its columns.
+    pub(super) announced: Option<SqlType>,
     pub(super) nullable: bool,
     /// What becomes of a NULL where the load does not keep it: PostgreSQL's binary form of the default.
     pub(super) default: Option<Vec<u8>>,
@@ -121,7 +123,8 @@ impl Session {
             }
             // FreeTDS announces xml as nvarchar(max), which it is on the wire
             let as_text = |sql_type: SqlType| sql_type.is_text() || sql_type == SqlType::Xml;
-            if let Some(announced) = bulk.columns.get(index).map(|column| column.sql_type)
+            let announced = bulk.columns.get(index).map(|column| column.sql_type);
+            if let Some(announced) = announced
                 && as_text(announced) != as_text(column.sql_type)
             {
                 return Ok(Err(SqlError::new(
@@ -149,7 +152,13 @@ impl Session {
             let target = Target { table: display.clone(), column: column.name.clone(), ordinal: index + 1 };
             columns.push((
                 column.postgres_name.clone(),
-                LoadColumn { sql_type: column.sql_type, nullable: column.nullable, default, target },
+                LoadColumn {
+                    sql_type: column.sql_type,
+                    announced,
+                    nullable: column.nullable,
+                    default,
+                    target,
+                },
             ));
         }
         Ok(Ok(columns))

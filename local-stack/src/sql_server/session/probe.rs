@@ -37,6 +37,7 @@ pub(in super::super) fn load<'a>(
 ) -> Result<(u64, u64), SqlError> {
     let columns = columns.iter().enumerate().map(|(index, (sql_type, nullable))| super::bulk::LoadColumn {
         sql_type: *sql_type,
+        announced: None,
         nullable: *nullable,
         default: None,
         target: Target { table: "t".into(), column: "c".into(), ordinal: index + 1 },

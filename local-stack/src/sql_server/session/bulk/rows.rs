@@ -5,8 +5,11 @@ use bytes::{Buf, BytesMut};
 use super::super::super::decode::{ColumnDecoder, ValueError};
 use super::super::super::error::SqlError;
 use super::super::super::read::Cursor;
-use super::super::super::type_info::read_type_info;
-use super::{COPY_HEADER, Load, MAX_ROW_BYTES, PIECE_BYTES, TOKEN_COLMETADATA, TOKEN_DONE, TOKEN_ROW};
+use super::super::super::type_info::{WireType, read_type_info};
+use super::super::super::types::SqlType;
+use super::{
+    COPY_HEADER, Load, LoadColumn, MAX_ROW_BYTES, PIECE_BYTES, TOKEN_COLMETADATA, TOKEN_DONE, TOKEN_ROW,
+};
 
 /// The rows of a load on their way.
 pub(in super::super) struct Rows {
@@ -103,6 +106,7 @@ fn read_metadata(cursor: &mut Cursor<'_>, load: &Load) -> Result<Vec<ColumnDecod
             super::super::super::type_info::TypeInfoError::Refused(error) => ValueError::Refused(error),
         })?;
         let _name = cursor.short_text()?;
+        check_announced(column, wire)?;
         let mut decoder = ColumnDecoder::new(wire, column.sql_type, column.nullable, column.target.clone())?;
         if let Some(default) = &column.default {
             decoder.set_default(default);
@@ -110,6 +114,29 @@ fn read_metadata(cursor: &mut Cursor<'_>, load: &Load) -> Result<Vec<ColumnDecod
         decoders.push(decoder);
     }
     Ok(decoders)
+}
+
+/// SQL Server takes neither xml as such (MS-TDS 2.2.6.1) nor a value with a bound where INSERT BULK announced one
+/// without, nor the other way round.
+fn check_announced(column: &LoadColumn, wire: WireType) -> Result<(), SqlError> {
+    let Some(sent) = wire.sql_type else { return Ok(()) };
+    let is_max = |sql_type: SqlType| sql_type.facets().max_length < 0;
+    let clash = match column.announced {
+        _ if sent == SqlType::Xml => Some("it has to be sent as nvarchar".to_owned()),
+        Some(announced) if is_max(sent) != is_max(announced) => {
+            Some(format!("{sent} was sent where INSERT BULK announced {announced}"))
+        }
+        _ => None,
+    };
+    match clash {
+        Some(clash) => Err(SqlError::new(
+            4816,
+            16,
+            1,
+            format!("Invalid column type from bcp client for colid {}: {clash}.", column.target.ordinal),
+        )),
+        None => Ok(()),
+    }
 }
 
 impl Rows {
@@ -159,7 +186,6 @@ mod tests {
     use super::super::super::super::decode::Target;
     use super::super::super::super::noise::Noise;
     use super::super::super::super::type_info::write_type_info;
-    use super::super::super::super::types::SqlType;
     use super::super::super::super::types::{Collation, Length};
     use super::super::LoadColumn;
     use super::*;
@@ -174,6 +200,7 @@ mod tests {
     fn load() -> Load {
         let columns = TYPES.iter().enumerate().map(|(index, sql_type)| LoadColumn {
             sql_type: *sql_type,
+            announced: Some(*sql_type),
             nullable: true,
             default: None,
             target: Target { table: "t".into(), column: "c".into(), ordinal: index + 1 },
@@ -222,7 +249,7 @@ mod tests {
     fn what_a_packet_becomes_is_handed_on_in_pieces() {
         let sql_type = SqlType::NChar(4000, Collation::Latin1);
         let target = Target { table: "t".into(), column: "c".into(), ordinal: 1 };
-        let columns = vec![LoadColumn { sql_type, nullable: true, default: None, target }];
+        let columns = vec![LoadColumn { sql_type, announced: None, nullable: true, default: None, target }];
         let load = Load { copy: String::new(), columns, skips_checks: false };
         let mut message = BytesMut::from(&[TOKEN_COLMETADATA, 1, 0, 0, 0, 0, 0, 0, 0][..]);
         let mut type_info = Vec::new();
