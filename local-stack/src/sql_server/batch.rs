@@ -312,14 +312,14 @@ impl Reader<'_> {
         if self.accept("RETURN") {
             return Ok(Statement::Return);
         }
+        if let Some(security) = self.security()? {
+            return Ok(Statement::Security(Box::new(security)));
+        }
         if self.is("EXEC") || self.is("EXECUTE") {
             return self.execute();
         }
         if let Some(ddl) = self.ddl()? {
             return Ok(Statement::Ddl(Box::new(ddl)));
-        }
-        if let Some(security) = self.security()? {
-            return Ok(Statement::Security(Box::new(security)));
         }
         if ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].iter().any(|word| self.is(word))
             || self.parser.peek_token_ref().token == Token::LParen

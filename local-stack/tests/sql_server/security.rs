@@ -203,6 +203,33 @@ async fn a_permission_comes_and_goes_with_the_transaction_that_changes_it() {
     assert_eq!(error_of(&mut a, "SELECT * FROM dbo.t").await, 229);
 }
 
+#[tokio::test]
+async fn what_is_not_there_is_refused_by_name() {
+    let fixture = Fixture::start().await;
+    let mut client = fixture.connect().await;
+    for sql in [
+        "EXECUTE AS USER = 'dbo'",
+        "EXEC AS USER = 'dbo'",
+        "REVERT",
+        "CREATE LOGIN x WITH PASSWORD = 'X-1'",
+        "ALTER USER dbo WITH NAME = x",
+        "CREATE APPLICATION ROLE x WITH PASSWORD = 'X-1'",
+        "EXEC sp_addrolemember 'db_owner', 'x'",
+        "GRANT SELECT (a) ON dbo.t TO public",
+        "GRANT SELECT ON dbo.t TO public AS dbo",
+        "GRANT EXECUTE TO public",
+        "ALTER ROLE x WITH NAME = y",
+        "CREATE USER x FOR CERTIFICATE y",
+        "CREATE USER x WITHOUT LOGIN WITH DEFAULT_SCHEMA = y",
+        "SELECT HAS_PERMS_BY_NAME('x', 'ROLE', 'ALTER')",
+        "SELECT HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE')",
+        "SELECT HAS_PERMS_BY_NAME('dbo.t', 'OBJECT', 'SELECT', 'a', 'COLUMN')",
+        "SELECT * FROM sys.fn_my_permissions(NULL, 'DATABASE')",
+    ] {
+        assert_eq!(error_of(&mut client, sql).await, 40517, "{sql}");
+    }
+}
+
 async fn texts(client: &mut crate::fixture::SqlClient, sql: &str) -> Vec<String> {
     values(client, sql)
         .await

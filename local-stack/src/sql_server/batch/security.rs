@@ -74,6 +74,9 @@ const OF_DATABASE: &[&str] =
 impl Reader<'_> {
     /// `None` where the next statement is not of this kind.
     pub(super) fn security(&mut self) -> Result<Option<Security>, SqlError> {
+        if self.are(&["EXECUTE", "AS"]) || self.are(&["EXEC", "AS"]) || self.is("REVERT") {
+            return Err(SqlError::unsupported("EXECUTE AS"));
+        }
         if self.accept_all(&["CREATE", "USER"]) {
             return self.create_user().map(Some);
         }
