@@ -18,7 +18,7 @@ const DATABASE: &str = "sinkdb";
 /// The login that may do everything in it.
 const USER: &str = "sink";
 
-/// What becomes of the rows of a bulk load.
+/// What becomes of the rows of a bulk load, and of an INSERT whose values are parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SqlStorage {
     /// They are stored in PostgreSQL.
@@ -40,7 +40,7 @@ pub struct LocalStackOptions {
     /// The folder that keeps streams and tables, made when it is missing; `None` makes a temporary one, which is
     /// gone after the drop.
     pub data_dir: Option<PathBuf>,
-    /// What becomes of the rows of a bulk load.
+    /// What becomes of the rows of a bulk load, and of an INSERT whose values are parameters.
     pub storage: SqlStorage,
     /// Whose tokens the SQL server takes in place of passwords; `None` takes none.
     pub tokens: Option<TokenOptions>,

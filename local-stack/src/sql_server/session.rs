@@ -98,8 +98,8 @@ struct Session {
     /// The innermost scope with a temporary table.
     deepest_temporary: Option<i32>,
     bulk: Option<bulk::Load>,
-    /// By their text.
-    insert_plans: HashMap<String, discard::InsertPlan>,
+    /// By a hash of their text.
+    insert_plans: HashMap<u64, discard::InsertPlan>,
     /// The open transaction did, and it counts for others when it ends.
     changed_structure: bool,
     /// The client took its request back: the error that follows is not for it.

@@ -27,6 +27,7 @@ const MAX_DECODERS: usize = 64;
 /// An INSERT whose values are parameters, and nothing else.
 pub(super) struct InsertPlan {
     declarations: String,
+    text: String,
     /// [`super::super::Shared::structure`] when it was made.
     structure: u64,
     statement: Statement,
@@ -67,6 +68,14 @@ impl PlannedColumn {
         let mut cursor = super::Cursor::new(parameter.bytes);
         self.decoders[index].decode(&mut cursor, scratch).is_ok()
     }
+}
+
+/// Clients declare a text of another length otherwise: both tell a plan from others.
+fn key(declarations: &str, text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    (declarations, text).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whether the rows of an INSERT are parameters and come from nowhere else. What goes into a temporary table is meant to
@@ -133,8 +142,11 @@ impl Session {
         if self.insert_plans.is_empty() || self.is_doomed || self.options.implicit_transactions {
             return false;
         }
-        let Some(mut plan) = self.insert_plans.remove(text) else { return false };
-        if plan.structure != self.shared.structure.load(Ordering::SeqCst) || plan.declarations != declarations
+        let key = key(declarations, text);
+        let Some(mut plan) = self.insert_plans.remove(&key) else { return false };
+        if plan.structure != self.shared.structure.load(Ordering::SeqCst)
+            || plan.declarations != declarations
+            || plan.text != text
         {
             return false;
         }
@@ -156,7 +168,7 @@ impl Session {
             let rows = (!self.options.no_count).then_some(plan.rows);
             self.done(writer, Done { rows, more: true, command: COMMAND_INSERT, ..Done::default() });
         }
-        self.insert_plans.insert(text.to_owned(), plan);
+        self.insert_plans.insert(key, plan);
         is_right
     }
 
@@ -225,9 +237,15 @@ impl Session {
             self.insert_plans.clear();
         }
         let statement = Statement::Sql(statement.clone());
-        let plan =
-            InsertPlan { declarations: declarations.to_owned(), structure, statement, parameters, rows };
-        self.insert_plans.insert(text.to_owned(), plan);
+        let plan = InsertPlan {
+            declarations: declarations.to_owned(),
+            text: text.to_owned(),
+            structure,
+            statement,
+            parameters,
+            rows,
+        };
+        self.insert_plans.insert(key(declarations, text), plan);
         Ok(())
     }
 }
