@@ -22,6 +22,8 @@ mod faults;
 mod federated;
 #[path = "sql_server/fixture.rs"]
 mod fixture;
+#[path = "support/issuer.rs"]
+mod issuer;
 #[path = "sql_server/login.rs"]
 mod login;
 #[path = "sql_server/older_types.rs"]
