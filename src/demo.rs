@@ -127,7 +127,11 @@ pub(crate) fn local(args: &LocalArgs) -> ExitCode {
         Ok(faults) => faults,
         Err(error) => return output::usage(&format!("{error:#}")),
     };
-    match block_on(run_local(args, faults)) {
+    let tokens = match token_options(args) {
+        Ok(tokens) => tokens,
+        Err(error) => return output::usage(&format!("{error:#}")),
+    };
+    match block_on(run_local(args, faults, tokens)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&format!("{error:#}")),
     }
@@ -383,7 +387,19 @@ fn read_faults(file: Option<&Path>) -> anyhow::Result<Faults> {
     Faults::from_toml(&text).with_context(|| file.display().to_string())
 }
 
-async fn run_local(args: &LocalArgs, faults: Faults) -> anyhow::Result<()> {
+/// Whose tokens to take, where any.
+fn token_options(args: &LocalArgs) -> anyhow::Result<Option<TokenOptions>> {
+    let Some(file) = &args.jwks_file else { return Ok(None) };
+    let options = TokenOptions {
+        audience: args.token_audience.clone(),
+        admin: args.token_admin.clone(),
+        ..TokenOptions::new(file)
+    };
+    options.validate()?;
+    Ok(Some(options))
+}
+
+async fn run_local(args: &LocalArgs, faults: Faults, tokens: Option<TokenOptions>) -> anyhow::Result<()> {
     let stack = LocalStack::start(LocalStackOptions {
         nats_port: Some(args.nats_port),
         sql_port: Some(args.sql_port),
@@ -392,11 +408,7 @@ async fn run_local(args: &LocalArgs, faults: Faults) -> anyhow::Result<()> {
             StorageArg::Postgres => SqlStorage::Postgres,
             StorageArg::Discard => SqlStorage::Discard,
         },
-        tokens: args.jwks_file.as_ref().map(|file| TokenOptions {
-            audience: args.token_audience.clone(),
-            admin: args.token_admin.clone(),
-            ..TokenOptions::new(file)
-        }),
+        tokens,
         sql_gateway_port: args.sql_gateway_port,
         faults,
         ..LocalStackOptions::default()
@@ -425,12 +437,25 @@ async fn run_local(args: &LocalArgs, faults: Faults) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches as _;
+
     use super::*;
 
     #[test]
     fn cells_are_laid_out_in_columns() {
         let rows = [vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), "d".to_owned()]];
         assert_eq!(columns(&rows), ["  a    bb", "  ccc  d"]);
+    }
+
+    #[test]
+    fn keys_that_cannot_be_read_are_an_error_of_usage_that_names_the_file() {
+        let command = LocalArgs::augment_args(clap::Command::new("local"));
+        let matches = command.try_get_matches_from(["local", "--jwks-file", "/missing/keys.json"]).unwrap();
+        let args = LocalArgs::from_arg_matches(&matches).unwrap();
+        let error = token_options(&args).unwrap_err();
+        assert!(error.to_string().contains("/missing/keys.json"), "{error}");
+        let command = LocalArgs::augment_args(clap::Command::new("local"));
+        assert!(command.try_get_matches_from(["local", "--token-audience", "x"]).is_err());
     }
 
     #[test]

@@ -40,6 +40,14 @@ impl TokenOptions {
     pub fn new(jwks_file: impl Into<PathBuf>) -> Self {
         Self { jwks_file: jwks_file.into(), audience: AZURE_SQL_AUDIENCE.to_owned(), admin: None }
     }
+
+    /// Looks whether the keys can be used, before anything is started.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or has no key.
+    pub fn validate(&self) -> Result<(), TokenOptionsError> {
+        TokenChecker::new(self).map(|_| ())
+    }
 }
 
 /// Why tokens cannot be checked.
