@@ -6,12 +6,13 @@
 
 mod headers;
 mod ledger;
+mod settled;
 
 use async_nats::Subject;
 use bytes::Bytes;
 
 pub use headers::Headers;
-pub use ledger::{Claim, Ledger, Unconfirmed};
+pub use ledger::{Claim, Ledger, OpenPull, Unconfirmed};
 
 use crate::budget::Permit;
 

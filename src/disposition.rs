@@ -100,7 +100,12 @@ const RULES: &[Rule] = {
         rule(4060, Stop, "the database does not exist, or the login may not open it"),
         rule(4221, Retry, "the replica is not ready for logins"),
         rule(4815, Bisect, "a value has a length that its column does not allow"),
-        rule(4816, ReloadShape, "a column has another type than when its shape was read"),
+        rule(
+            4816,
+            ReloadShape,
+            "a column has another type than when its shape was read, or is nvarchar of 2,001 to 4,000 characters, \
+             which the driver announces wrongly",
+        ),
         rule(4819, ReloadShape, "the rows are not in the order that was announced"),
         rule(4834, Stop, "the permission to load in bulk is missing"),
         rule(4891, ReloadShape, "the table changed while it was loaded"),

@@ -9,6 +9,7 @@ use async_nats::Subject;
 use tokio::sync::Notify;
 
 use super::Durable;
+use super::settled::Settled;
 
 /// Every delivery that is held, by its stream sequence: what it is settled by, since when it is held, and which were
 /// dropped without a verdict and are to be given back.
@@ -29,6 +30,7 @@ pub struct Ledger {
 struct State {
     held: HashMap<u64, Held, BuildHasherDefault<SequenceHasher>>,
     returned: Vec<Subject>,
+    settled: Settled,
     tick: u32,
     is_retired: bool,
 }
@@ -42,10 +44,13 @@ struct Held {
 
 impl Ledger {
     /// Enters a delivery of the event at `sequence`, which is settled by publishing to `reply`. `None` where that event
-    /// is held already, and the earlier claim stands for this delivery too; or where the consumer is gone.
-    pub fn claim(self: &Arc<Self>, sequence: u64, reply: Subject) -> Option<Claim> {
+    /// is held already, and the earlier claim stands for this delivery too; where it was settled while this delivery was
+    /// on its way; or where the consumer is gone.
+    ///
+    /// `deliveries` is how often the event has been delivered, this time included.
+    pub fn claim(self: &Arc<Self>, sequence: u64, deliveries: u64, reply: Subject) -> Option<Claim> {
         let mut state = self.state();
-        if state.is_retired {
+        if state.is_retired || (deliveries > 1 && state.settled.contains(sequence)) {
             return None;
         }
         let since_tick = state.tick;
@@ -59,6 +64,12 @@ impl Ledger {
                 Some(Claim { sequence: Some(sequence), ledger: Arc::clone(self) })
             }
         }
+    }
+
+    /// Takes note that a pull begins. It has ended when what is returned is dropped: everything that came by it has been
+    /// claimed by then, or will never be.
+    pub fn begin_pull(self: &Arc<Self>) -> OpenPull {
+        OpenPull { number: self.state().settled.begin_pull(), ledger: Arc::clone(self) }
     }
 
     /// Whether the event at `sequence` is held.
@@ -101,6 +112,7 @@ impl Ledger {
         state.is_retired = true;
         state.held.clear();
         state.returned.clear();
+        state.settled.clear();
     }
 
     /// Whether the consumer is gone.
@@ -112,6 +124,19 @@ impl Ledger {
         // Every change under this lock leaves a map and a list that are right by themselves: a panic cannot leave it
         // half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pull that is open.
+#[derive(Debug)]
+pub struct OpenPull {
+    number: u64,
+    ledger: Arc<Ledger>,
+}
+
+impl Drop for OpenPull {
+    fn drop(&mut self) {
+        self.ledger.state().settled.end_pull(self.number);
     }
 }
 
@@ -178,6 +203,7 @@ impl Drop for Unconfirmed {
     fn drop(&mut self) {
         let Some(ledger) = &self.ledger else { return };
         let mut state = ledger.state();
+        state.settled.add(&self.sequences);
         for sequence in &self.sequences {
             state.held.remove(sequence);
         }
@@ -216,7 +242,7 @@ mod tests {
 
     fn claim(ledger: &Arc<Ledger>, sequence: u64) -> Claim {
         let number = u32::try_from(sequence).expect("a small one");
-        ledger.claim(sequence, reply(number)).expect("it is not held")
+        ledger.claim(sequence, 1, reply(number)).expect("it is not held")
     }
 
     fn unconfirmed(claims: Vec<Claim>) -> Unconfirmed {
@@ -243,15 +269,26 @@ mod tests {
     fn an_event_that_is_held_is_claimed_once_and_settled_by_its_last_delivery() {
         let ledger = Arc::new(Ledger::default());
         let held = claim(&ledger, 1);
-        assert!(ledger.claim(1, reply(11)).is_none());
+        assert!(ledger.claim(1, 2, reply(11)).is_none());
         // also while its acknowledgement is on its way
         let durable = unconfirmed(vec![held]);
         assert_eq!(durable.replies(), [reply(11)]);
-        assert!(ledger.claim(1, reply(21)).is_none());
+        assert!(ledger.claim(1, 3, reply(21)).is_none());
         assert_eq!(durable.replies(), [reply(21)]);
         drop(durable);
         // and afterwards it is another event's turn: a redelivery means that the acknowledgement was lost
-        assert!(ledger.claim(1, reply(31)).is_some());
+        assert!(ledger.claim(1, 4, reply(31)).is_some());
+    }
+
+    #[test]
+    fn a_delivery_that_was_on_its_way_while_its_event_was_settled_is_no_new_one() {
+        let ledger = Arc::new(Ledger::default());
+        let pull = ledger.begin_pull();
+        drop(unconfirmed(vec![claim(&ledger, 1)]));
+        assert!(ledger.claim(1, 2, reply(11)).is_none());
+        drop(pull);
+        let _next = ledger.begin_pull();
+        assert!(ledger.claim(1, 3, reply(21)).is_some(), "the acknowledgement was lost");
     }
 
     #[test]

@@ -222,6 +222,8 @@ impl Puller {
             ..BatchConfig::default()
         };
         metrics::pulled(&self.pipeline);
+        // Until this has returned, and everything that came is claimed.
+        let _open = self.ledger.begin_pull();
         let asked = tokio::select! {
             biased;
             () = self.shutdown.stopping() => return Ok(Ended::Stopped(0)),
@@ -309,7 +311,7 @@ impl Puller {
             received_at,
         };
         let wire_bytes = event.wire_bytes();
-        let Some(claim) = self.ledger.claim(position.stream_sequence, reply) else {
+        let Some(claim) = self.ledger.claim(position.stream_sequence, position.deliveries, reply) else {
             return Arrived::Repeated;
         };
         // Not enough left: the claim is dropped, and the delivery given back.
@@ -365,7 +367,7 @@ impl Puller {
         if let (None, Some(reply)) = (message.status, message.reply)
             && let Some(position) = Position::parse(&reply)
         {
-            drop(self.ledger.claim(position.stream_sequence, reply));
+            drop(self.ledger.claim(position.stream_sequence, position.deliveries, reply));
         }
     }
 }

@@ -114,7 +114,8 @@ impl Unreadable {
     fn claim(&self, info: &Info, sequence: u64, published_at: i64) -> Option<Claim> {
         let (stream, consumer) = (&info.stream_name, &info.name);
         let reply = format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.1.{published_at}.0");
-        self.ledger.claim(sequence, Subject::from(reply))
+        // Once by the stream, and how often by the consumer nobody knows.
+        self.ledger.claim(sequence, 2, Subject::from(reply))
     }
 }
 
