@@ -175,6 +175,7 @@ pub fn disposition(error: &Error) -> Disposition {
             ErrorKind::SqlTls
             | ErrorKind::SqlProtocol
             | ErrorKind::RowCount { .. }
+            | ErrorKind::RowsRefused { .. }
             | ErrorKind::TableShape
             | ErrorKind::Credential
             | ErrorKind::NatsRefused

@@ -74,6 +74,11 @@ pub enum ErrorKind {
         /// Rows that the server counted.
         counted: u64,
     },
+    /// The server refuses more rows with one number than bad events would explain.
+    RowsRefused {
+        /// The number, where the server refused them and not the client.
+        number: Option<u32>,
+    },
     /// The target table does not fit the schema, or cannot be loaded in bulk.
     TableShape,
     /// A secret could not be read.
@@ -127,6 +132,19 @@ impl Error {
         }
     }
 
+    /// So many rows `of` so many were refused because of `why` that it is not the rows.
+    pub fn rows_refused(why: Option<&Error>, refused: usize, of: usize) -> Self {
+        let said = why.map(ToString::to_string).unwrap_or_default();
+        Self {
+            phase: Phase::Load,
+            kind: ErrorKind::RowsRefused { number: why.and_then(Error::number) },
+            message: format!(
+                "{refused} of {of} rows are refused alike, for which the events are not to blame: {said}"
+            ),
+            server_text: why.and_then(|why| why.server_text.clone()),
+        }
+    }
+
     /// A deadline of our own that passed while the database was waited for.
     pub fn sql_timeout(phase: Phase, what: &str) -> Self {
         Self::new(phase, ErrorKind::SqlIo(io::ErrorKind::TimedOut), format!("timed out: {what}"))
@@ -136,6 +154,7 @@ impl Error {
     pub fn number(&self) -> Option<u32> {
         match self.kind {
             ErrorKind::Server { number, .. } => Some(number),
+            ErrorKind::RowsRefused { number } => number,
             _ => None,
         }
     }

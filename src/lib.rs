@@ -21,6 +21,7 @@ pub mod nats;
 pub mod batcher;
 pub mod decode;
 pub mod mssql;
+pub mod bisect;
 pub mod trouble;
 pub mod worker;
 pub mod pipeline;

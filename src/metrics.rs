@@ -219,6 +219,14 @@ metrics! {
         "events that the dead-letter stream confirmed",
         "nats_sql_sink_events_dead_lettered_total", &["pipeline", "reason"]
     );
+    BISECTION_LOADS_TOTAL = counter(
+        "loads beyond the first that it took to find rows which the database refuses",
+        "nats_sql_sink_bisection_loads_total", &["pipeline"]
+    );
+    BISECTION_SECONDS = histogram(
+        "finding the rows of one batch that the database refuses, and writing the others",
+        "nats_sql_sink_bisection_seconds", Buckets::StepSeconds, &["pipeline"]
+    );
     OUTCOMES_UNKNOWN_TOTAL = counter(
         "commits whose answer was lost: their rows were written again",
         "nats_sql_sink_outcomes_unknown_total", &["pipeline"]
@@ -388,6 +396,7 @@ mod tests {
             decoded("p", Duration::from_millis(3));
             let _busy = WriterBusy::enter("p");
             committed("p", Duration::from_millis(2), Duration::from_millis(1));
+            bisected("p", 18, Duration::from_millis(5));
             rows_committed("p", 2);
             end_to_end("p", [5_000_000].into_iter());
             dead_lettered("p", "not_json");

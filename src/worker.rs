@@ -8,10 +8,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::batcher::Cut;
+use crate::bisect::{Search, Step};
 use crate::config::PipelineConfig;
 use crate::decode::{Decoded, Decoder};
 use crate::delivery::{Batch, Claim, Durable, Event};
-use crate::disposition::Disposition;
+use crate::disposition::{Disposition, disposition, meaning};
 use crate::error::{Error, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
@@ -63,10 +64,35 @@ const FEWEST_ROWS: usize = 1_000;
 /// What came of trying to write some rows.
 enum Wrote {
     Committed(Durable),
+    /// They were taken, and rolled back, as was asked for.
+    TriedOut,
+    /// Every one of them is bad.
+    NoneLeft,
     /// The server cannot take as many rows in one transaction.
     TooMany,
+    /// A row is bad, and the server does not say which.
+    Refused(Error),
     /// The process was told to give up.
     GaveUp,
+}
+
+/// What becomes of rows that the server has taken.
+#[derive(Debug, Clone, Copy)]
+enum Keep {
+    /// They are committed.
+    Yes,
+    /// They are rolled back: it was a trial.
+    No,
+}
+
+/// Why a row was refused. Rows that were refused with one number were refused alike.
+#[derive(Debug, Clone)]
+struct Refusal(Error);
+
+impl PartialEq for Refusal {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.kind == other.0.kind
+    }
 }
 
 /// Takes batches until no more come, and returns when the last one is done with. One more batch than there are writers
@@ -149,20 +175,30 @@ impl Worker {
             .rejects
             .iter()
             .filter_map(|reject| {
-                let reason =
-                    Reason { kind: reject.reason.kind().as_str(), detail: reject.reason.to_string() };
+                let reason = Reason {
+                    kind: reject.reason.kind().as_str(),
+                    detail: reject.reason.to_string(),
+                    phase: Phase::Decode,
+                    error_number: None,
+                };
                 Some((batch.events.get(reject.event)?, reason))
             })
             .collect();
-        let Some(durable) = self.persist(|| self.dead_letters.publish(&rejected)).await else {
+        let done = decoded.rejects.iter().filter_map(|reject| claims.get_mut(reject.event)?.take()).collect();
+        self.dead_letter(&rejected, done).await
+    }
+
+    /// Publishes events to the dead-letter stream, however long that takes, and then acknowledges them. `false` where
+    /// the process gave up.
+    async fn dead_letter(&self, rejected: &[(&Event, Reason)], claims: Vec<Claim>) -> bool {
+        let Some(durable) = self.persist(|| self.dead_letters.publish(rejected)).await else {
             return false;
         };
-        for (_, reason) in &rejected {
+        for (_, reason) in rejected {
             metrics::dead_lettered(&self.pipeline, reason.kind);
         }
         self.status.dead_lettered(rejected.len());
-        let done = decoded.rejects.iter().filter_map(|reject| claims.get_mut(reject.event)?.take()).collect();
-        self.acknowledge(done, &durable).await
+        self.acknowledge(claims, &durable).await
     }
 
     /// Writes all rows, in one transaction where the server takes them so, and acknowledges what is committed.
@@ -171,65 +207,160 @@ impl Worker {
         let mut first = 0;
         let mut most = total;
         let mut trouble = None;
+        // Rows that the server refuses, by their place among those at hand.
+        let mut refused: Vec<(usize, Error)> = Vec::new();
         while first < total {
             let rows = decoded.rows.slice(first, most.min(total - first));
             let wrote = {
                 // Never closed; and a stop that forces is noticed inside.
                 let _writer = writers.acquire().await;
-                self.write(&rows, trouble.get_or_insert_with(|| self.trouble())).await
+                let trouble = trouble.get_or_insert_with(|| self.trouble());
+                let parts = [rows.clone()];
+                match self.load(&parts, Keep::Yes, trouble).await {
+                    Wrote::Refused(error) => self.without_bad_rows(&rows, error, trouble, &mut refused).await,
+                    other => other,
+                }
             };
             match wrote {
-                Wrote::Committed(durable) => {
+                Wrote::Committed(_) | Wrote::NoneLeft => {
                     if let Some(trouble) = trouble.take() {
                         trouble.over();
                     }
                     // What was too much may have been so for a moment only.
                     most = most.saturating_mul(2);
+                    // in their order, as the search has found them
+                    let is_refused = |row: usize| refused.binary_search_by_key(&row, |(bad, _)| *bad).is_ok();
                     let events = decoded.row_events.iter().skip(first).take(rows.num_rows());
-                    self.committed(batch, events.copied(), rows.num_rows());
-                    let done = claims.drain(..rows.num_rows().min(claims.len())).collect();
-                    if !self.acknowledge(done, &durable).await {
+                    let good =
+                        events.enumerate().filter(|(row, _)| !is_refused(*row)).map(|(_, event)| *event);
+                    self.committed(batch, good, rows.num_rows() - refused.len());
+                    let done = claims.drain(..rows.num_rows().min(claims.len())).enumerate();
+                    let (bad, done): (Vec<_>, Vec<_>) = done.partition(|(row, _)| is_refused(*row));
+                    let without_row =
+                        |claims: Vec<(usize, Claim)>| claims.into_iter().map(|(_, claim)| claim).collect();
+                    if let Wrote::Committed(durable) = &wrote
+                        && !self.acknowledge(without_row(done), durable).await
+                    {
+                        return;
+                    }
+                    let rejected: Vec<(&Event, Reason)> = refused
+                        .drain(..)
+                        .filter_map(|(row, why)| {
+                            let event = *decoded.row_events.get(first + row)?;
+                            Some((batch.events.get(event as usize)?, refusal(&why)))
+                        })
+                        .collect();
+                    if !rejected.is_empty() && !self.dead_letter(&rejected, without_row(bad)).await {
                         return;
                     }
                     first += rows.num_rows();
                 }
                 Wrote::TooMany => most = rows.num_rows().div_ceil(2),
+                // what was found of such rows is found again
+                Wrote::Refused(_) | Wrote::TriedOut => refused.clear(),
                 Wrote::GaveUp => return,
             }
         }
     }
 
-    /// Writes rows in one transaction, trying for as long as it takes.
-    async fn write(&self, rows: &RecordBatch, trouble: &mut Trouble) -> Wrote {
+    /// Finds the rows that the server refuses, of which there is one at least, and writes the others in one
+    /// transaction. [`Wrote::Refused`] where the rows are not to blame, or not alone, and it was waited for a while.
+    async fn without_bad_rows(
+        &self,
+        rows: &RecordBatch,
+        error: Error,
+        trouble: &mut Trouble,
+        refused: &mut Vec<(usize, Error)>,
+    ) -> Wrote {
+        let started = Instant::now();
+        let mut search = Search::new(rows.num_rows(), Refusal(error));
+        let mut loads = 0;
+        loop {
+            let step = search.step();
+            let (ranges, keep) = match &step {
+                Step::Try(ranges) => (ranges, Keep::No),
+                Step::Write(ranges) => (ranges, Keep::Yes),
+                Step::GiveUp { refused, of } => {
+                    let error =
+                        Error::rows_refused(search.last_reason().map(|Refusal(why)| why), *refused, *of);
+                    let next = trouble.met(&error);
+                    tokio::select! {
+                        () = tokio::time::sleep(next.wait) => {}
+                        () = self.shutdown.forced() => return Wrote::GaveUp,
+                    }
+                    self.reload_target().await;
+                    return Wrote::Refused(error);
+                }
+            };
+            let parts: Vec<RecordBatch> =
+                ranges.iter().map(|range| rows.slice(range.start, range.len())).collect();
+            loads += 1;
+            let wrote =
+                if parts.is_empty() { Wrote::NoneLeft } else { self.load(&parts, keep, trouble).await };
+            match wrote {
+                Wrote::Refused(error) => search.refused(Refusal(error)),
+                Wrote::TriedOut => {
+                    search.accepted();
+                }
+                Wrote::Committed(_) | Wrote::NoneLeft => {
+                    let bad = search.bad().iter().map(|(row, Refusal(why))| (*row, why.clone()));
+                    refused.extend(bad);
+                    metrics::bisected(&self.pipeline, loads, started.elapsed());
+                    tracing::warn!(
+                        pipeline = %self.pipeline, batch_rows = rows.num_rows(), refused = refused.len(), loads,
+                        "the database refused rows, which go to the dead-letter stream: the others are written"
+                    );
+                    return wrote;
+                }
+                Wrote::TooMany | Wrote::GaveUp => return wrote,
+            }
+        }
+    }
+
+    /// Loads rows in one transaction, and commits it or rolls it back; tries for as long as it takes.
+    async fn load(&self, parts: &[RecordBatch], keep: Keep, trouble: &mut Trouble) -> Wrote {
+        let row_count: usize = parts.iter().map(RecordBatch::num_rows).sum();
         loop {
             let attempt = async {
                 let leased = self.pool.get().await?;
                 let target = Arc::clone(&self.target.read().unwrap_or_else(PoisonError::into_inner));
                 let _busy = metrics::WriterBusy::enter(&self.pipeline);
-                commit::write(leased, &target, &self.schema, rows, self.deadlines).await
+                match keep {
+                    Keep::Yes => {
+                        commit::write(leased, &target, &self.schema, parts, self.deadlines).await.map(Some)
+                    }
+                    Keep::No => commit::try_out(leased, &target, &self.schema, parts, self.deadlines)
+                        .await
+                        .map(|()| None),
+                }
             };
             let error = tokio::select! {
                 outcome = attempt => match outcome {
-                    Ok(Committed { durable, load, commit }) => {
+                    Ok(Some(Committed { durable, load, commit })) => {
                         metrics::committed(&self.pipeline, load, commit);
                         return Wrote::Committed(durable);
                     }
+                    Ok(None) => return Wrote::TriedOut,
                     Err(error) => error,
                 },
                 () = self.shutdown.forced() => return Wrote::GaveUp,
             };
+            if error.phase == Phase::Load && disposition(&error) == Disposition::Bisect {
+                metrics::error_met(&self.pipeline, &error, Disposition::Bisect);
+                return Wrote::Refused(error);
+            }
             let next = trouble.met(&error);
             tokio::select! {
                 () = tokio::time::sleep(next.wait) => {}
                 () = self.shutdown.forced() => return Wrote::GaveUp,
             }
             match next.disposition {
-                Disposition::SmallerBatch if rows.num_rows() > FEWEST_ROWS => return Wrote::TooMany,
+                Disposition::SmallerBatch if row_count > FEWEST_ROWS => return Wrote::TooMany,
                 Disposition::OutcomeUnknown => {
                     // At least once: the rows are written again, and may then be there twice.
-                    metrics::outcome_unknown(&self.pipeline, rows.num_rows());
+                    metrics::outcome_unknown(&self.pipeline, row_count);
                     tracing::warn!(
-                        pipeline = %self.pipeline, rows = rows.num_rows(),
+                        pipeline = %self.pipeline, rows = row_count,
                         "the outcome of a commit is unknown: its rows are written again and may be duplicates"
                     );
                 }
@@ -315,6 +446,20 @@ impl Worker {
         Trouble::new(Arc::clone(&self.pipeline), &self.status, self.gate.clone(), self.retry_window)
     }
 }
+
+/// What the dead letter of a row says that the database refused.
+fn refusal(error: &Error) -> Reason {
+    let meaning = error.number().and_then(meaning).map(|meaning| format!(", {meaning}")).unwrap_or_default();
+    Reason {
+        kind: REFUSED_BY_DATABASE,
+        detail: format!("the database refused the row: {error}{meaning}"),
+        phase: error.phase,
+        error_number: error.number(),
+    }
+}
+
+/// The reason of a dead letter, and a metric's label.
+const REFUSED_BY_DATABASE: &str = "refused_by_database";
 
 /// Of a batch, at most so many events tell their latency: the exporter keeps every sample until it is asked.
 const MAX_LATENCY_SAMPLES: usize = 1_000;

@@ -136,6 +136,12 @@ pub fn dead_lettered(pipeline: &str, reason: &'static str) {
         .increment(1);
 }
 
+/// The rows of a batch that the database refuses were found, and the others written, with so many loads.
+pub fn bisected(pipeline: &str, loads: u64, elapsed: Duration) {
+    counter!(BISECTION_LOADS_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(loads);
+    histogram!(BISECTION_SECONDS.name, "pipeline" => pipeline.to_owned()).record(elapsed);
+}
+
 /// The answer to a commit of so many rows was lost.
 pub fn outcome_unknown(pipeline: &str, rows: usize) {
     counter!(OUTCOMES_UNKNOWN_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
@@ -175,12 +181,15 @@ pub fn error_met(pipeline: &str, error: &Error, disposition: Disposition) {
     )
     .increment(1);
     let number = match &error.kind {
-        ErrorKind::Server { number, .. } => number.to_string(),
+        ErrorKind::Server { number, .. } | ErrorKind::RowsRefused { number: Some(number) } => {
+            number.to_string()
+        }
         ErrorKind::SqlIo(_)
         | ErrorKind::SqlTls
         | ErrorKind::SqlProtocol
         | ErrorKind::BulkInput
         | ErrorKind::RowCount { .. }
+        | ErrorKind::RowsRefused { number: None }
         | ErrorKind::TableShape => "client".to_owned(),
         ErrorKind::NatsUnavailable | ErrorKind::NatsRefused | ErrorKind::StreamSetup => {
             counter!(

@@ -34,7 +34,8 @@ pub struct Deadlines {
     pub commit: Duration,
 }
 
-/// Sends all rows in one bulk load, within the transaction that is open, and returns when the server has counted them.
+/// Sends all rows of all parts in one bulk load, within the transaction that is open, and returns when the server has
+/// counted them.
 ///
 /// # Errors
 ///
@@ -44,33 +45,36 @@ pub async fn load(
     session: &mut Session,
     target: &Target,
     schema: &Schema,
-    rows: &RecordBatch,
+    parts: &[RecordBatch],
     deadlines: Deadlines,
 ) -> Result<()> {
-    let readers = readers(target, schema, rows)?;
     let names: Vec<&str> = target.columns.iter().map(|column| column.name.as_str()).collect();
     let starting = session.bulk_insert_with_options(&target.table, &names, target.options, &[]);
     let mut request = within(deadlines.statement, "starting the bulk load", starting).await?;
-    let row_count = rows.num_rows();
-    for first in (0..row_count).step_by(ROWS_PER_DEADLINE) {
-        let sending = async {
-            for row in first..row_count.min(first + ROWS_PER_DEADLINE) {
-                let mut cells = TokenRow::with_capacity(readers.len());
-                for reader in &readers {
-                    cells.push(reader.cell(row));
+    let mut sent = 0;
+    for rows in parts {
+        let readers = readers(target, schema, rows)?;
+        let row_count = rows.num_rows();
+        for first in (0..row_count).step_by(ROWS_PER_DEADLINE) {
+            let sending = async {
+                for row in first..row_count.min(first + ROWS_PER_DEADLINE) {
+                    let mut cells = TokenRow::with_capacity(readers.len());
+                    for reader in &readers {
+                        cells.push(reader.cell(row));
+                    }
+                    request.send(cells).await?;
                 }
-                request.send(cells).await?;
-            }
-            Ok(())
-        };
-        within(deadlines.statement, "sending rows", sending).await.map_err(unfit_row)?;
+                Ok(())
+            };
+            within(deadlines.statement, "sending rows", sending).await.map_err(unfit_row)?;
+        }
+        sent += row_count as u64;
     }
     let counts =
         within(deadlines.commit, "waiting for the server to work through the load", request.finalize())
             .await?;
     // A trigger's statements are counted before: the load's own count is the last.
     let counted = counts.rows_affected().last().copied().unwrap_or_default();
-    let sent = row_count as u64;
     if counted != sent {
         return Err(Error::new(
             Phase::Load,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 
 use crate::delivery::Durable;
-use crate::error::{Error, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::mssql::bulk::{self, Deadlines};
 use crate::mssql::connect::Leased;
 use crate::mssql::target::Target;
@@ -32,20 +32,54 @@ pub async fn write(
     mut leased: Leased,
     target: &Target,
     schema: &Schema,
-    rows: &RecordBatch,
+    parts: &[RecordBatch],
     deadlines: Deadlines,
 ) -> Result<Committed> {
     let started = Instant::now();
     let session = leased.session()?;
     step(Phase::Load, deadlines.statement, "beginning the transaction", execute(session, statements::BEGIN))
         .await?;
-    bulk::load(session, target, schema, rows, deadlines).await?;
+    bulk::load(session, target, schema, parts, deadlines).await?;
     let loaded = Instant::now();
     step(Phase::Commit, deadlines.commit, "committing", execute(session, &statements::commit())).await?;
     let durable = Durable::committed();
     let committed = Committed { durable, load: loaded - started, commit: loaded.elapsed() };
     leased.give_back();
     Ok(committed)
+}
+
+/// Loads all rows as [`write`] does, and rolls them back: the server takes them, or says that it would not.
+///
+/// # Errors
+///
+/// As of [`write`] in [`Phase::Load`]. Nothing was written.
+pub async fn try_out(
+    mut leased: Leased,
+    target: &Target,
+    schema: &Schema,
+    parts: &[RecordBatch],
+    deadlines: Deadlines,
+) -> Result<()> {
+    let session = leased.session()?;
+    step(Phase::Load, deadlines.statement, "beginning the transaction", execute(session, statements::BEGIN))
+        .await?;
+    let tried = bulk::load(session, target, schema, parts, deadlines).await;
+    // After an answer of the server the session is between two requests, and nothing was to be committed by it: a
+    // search through a batch would otherwise log in anew for each trial that is refused.
+    let answered = match &tried {
+        Ok(()) => true,
+        Err(error) => matches!(error.kind, ErrorKind::Server { class: ..20, .. }),
+    };
+    if answered {
+        let rollback = execute(session, statements::ROLLBACK);
+        match (step(Phase::Load, deadlines.commit, "rolling back", rollback).await, &tried) {
+            (Ok(()), _) => leased.give_back(),
+            (Err(error), Ok(())) => return Err(error),
+            // the session is thrown away, and what the server said of the rows stands
+            (Err(_), Err(_)) => {}
+        }
+    }
+    tried
 }
 
 async fn step(

@@ -11,6 +11,9 @@ pub(super) const PREPARE_SESSION: &str = "SET XACT_ABORT ON; SET TRANSACTION ISO
 /// Begins the transaction of a batch.
 pub(super) const BEGIN: &str = "BEGIN TRANSACTION";
 
+/// Ends it without a trace, where the server has not done so already.
+pub(super) const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
+
 /// Commits it, unless the server has rolled it back in the meantime: then the next statement would commit by itself.
 pub(super) fn commit() -> String {
     format!(

@@ -27,6 +27,10 @@ pub const PIPELINE: &str = "Dead-Letter-Pipeline";
 pub const REASON: &str = "Dead-Letter-Reason";
 /// Why, as a sentence without any value of the event.
 pub const DETAIL: &str = "Dead-Letter-Detail";
+/// The database's error number, where that refused the event's row.
+pub const ERROR_NUMBER: &str = "Dead-Letter-Error-Number";
+/// Where on its way the event was rejected.
+pub const PHASE: &str = "Dead-Letter-Phase";
 /// The stream that the event came from.
 pub const STREAM: &str = "Dead-Letter-Stream";
 /// Its sequence there.
@@ -57,6 +61,10 @@ pub struct Reason {
     pub kind: &'static str,
     /// A sentence for a person.
     pub detail: String,
+    /// Where on its way.
+    pub phase: Phase,
+    /// The database's error number, where that refused the event's row.
+    pub error_number: Option<u32>,
 }
 
 /// Publishes one pipeline's bad events.
@@ -181,6 +189,10 @@ impl DeadLetters {
         headers.insert(PIPELINE, &*self.pipeline);
         headers.insert(REASON, reason.kind);
         headers.insert(DETAIL, reason.detail.as_str());
+        headers.insert(PHASE, reason.phase.as_str());
+        if let Some(number) = reason.error_number {
+            headers.insert(ERROR_NUMBER, number.to_string());
+        }
         headers.insert(STREAM, self.source.name.as_str());
         headers.insert(SEQUENCE, event.stream_sequence.to_string());
         headers.insert(SUBJECT, event.subject.as_str());

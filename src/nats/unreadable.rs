@@ -100,7 +100,7 @@ impl Unreadable {
             published_at,
             received_at: published_at,
         };
-        let reason = Reason { kind: KIND, detail: DETAIL.to_owned() };
+        let reason = Reason { kind: KIND, detail: DETAIL.to_owned(), phase: Phase::Pull, error_number: None };
         let durable = self.dead_letters.publish_unreadable(&event, &reason, headers).await?;
         // Not before: a claim that is dropped asks for the event, which would break the connection again.
         let Some(claim) = self.claim(info, sequence, published_at) else { return Ok(()) };

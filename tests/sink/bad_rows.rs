@@ -1,0 +1,122 @@
+//! Rows that the database refuses: found in their batch, and set aside, while the others are written.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::numbers;
+use crate::support::{World, eventually};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// One batch, so that what one costs can be counted.
+const ONE_BATCH: &str = "batch = { max_rows = 102400, max_age = \"5s\" }";
+
+/// The numbers of the events in the dead-letter stream, all of which the database refused with `number`.
+async fn refused(world: &World, number: &str) -> BTreeSet<u64> {
+    let mut refused = BTreeSet::new();
+    for letter in world.dead_letters().await {
+        let headers = letter.headers.as_ref().expect("a dead letter has headers");
+        let header = |name: &str| headers.get(name).unwrap_or_else(|| panic!("no {name}")).as_str();
+        assert_eq!(header("Dead-Letter-Reason"), "refused_by_database");
+        assert_eq!(header("Dead-Letter-Error-Number"), number);
+        assert_eq!(header("Dead-Letter-Phase"), "load");
+        let event: serde_json::Value = serde_json::from_slice(&letter.payload).expect("the event");
+        assert!(refused.insert(event["id"].as_u64().expect("an id")), "an event is there twice");
+    }
+    refused
+}
+
+async fn table(world: &World, name: &str, check: &str) -> String {
+    let table = world.table(name);
+    let mut sql = world.sql().await;
+    sql.execute(&format!(
+        "CREATE TABLE {table} (id bigint NOT NULL, name nvarchar(40) NULL, stream_sequence bigint NOT NULL, CHECK ({check}))"
+    ))
+    .await;
+    table
+}
+
+/// GIVEN a batch of 100,000 rows of which the database refuses one
+/// WHEN it is written
+/// THEN the one is dead-lettered with the server's number, the others are in the table, and it took at most 20 loads more.
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_one_bad_row_of_a_hundred_thousand_is_found_with_twenty_loads() {
+    let world = World::start().await;
+    world.stream(numbers::STREAM, "numbers.>").await;
+    let table = table(&world, "one_bad", "id <> 61803").await;
+    world.publish((1..=100_000).map(numbers::event)).await;
+    let mut sink = numbers::sink(&world, &table, "", ONE_BATCH);
+    sink.start();
+    world.settled(numbers::STREAM, numbers::DURABLE, 3 * MINUTE).await;
+
+    assert_eq!(refused(&world, "547").await, BTreeSet::from([61_803]));
+    let mut sql = world.sql().await;
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(DISTINCT id) FROM {table}")).await, 99_999);
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, 99_999);
+    let loads = sink.metric("nats_sql_sink_bisection_loads_total").await.expect("the metric");
+    println!("1 bad row of 100,000: {loads} loads more");
+    assert!(loads <= 20.0, "{loads} loads");
+    sink.ready(MINUTE).await;
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
+/// GIVEN 102,400 rows of which the database refuses a hundredth, scattered
+/// WHEN they are written
+/// THEN exactly those are dead-lettered, the others are in the table, within a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_a_hundredth_of_bad_rows_is_through_within_a_minute() {
+    const EVENTS: u64 = 102_400;
+    let world = World::start().await;
+    world.stream(numbers::STREAM, "numbers.>").await;
+    let table = table(&world, "scattered", "id % 100 <> 37").await;
+    world.publish((1..=EVENTS).map(numbers::event)).await;
+    let mut sink = numbers::sink(&world, &table, "", ONE_BATCH);
+    let started = Instant::now();
+    sink.start();
+    world.settled(numbers::STREAM, numbers::DURABLE, 3 * MINUTE).await;
+    let seconds = started.elapsed().as_secs_f64();
+
+    let bad: BTreeSet<u64> = (1..=EVENTS).filter(|id| id % 100 == 37).collect();
+    assert_eq!(refused(&world, "547").await, bad);
+    let mut sql = world.sql().await;
+    let good = i64::try_from(EVENTS).expect("small") - i64::try_from(bad.len()).expect("small");
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(DISTINCT id) FROM {table}")).await, good);
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, good);
+    let loads = sink.metric("nats_sql_sink_bisection_loads_total").await.expect("the metric");
+    println!("{} bad rows of {EVENTS}: {seconds:.1} s, {loads} loads more", bad.len());
+    assert!(seconds < 60.0, "{seconds} s");
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
+/// GIVEN a table that refuses most rows alike
+/// WHEN a batch comes
+/// THEN the pipeline stops and says so, and nothing is dead-lettered; and goes on by itself when the table takes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_refuses_most_rows_stops_the_pipeline() {
+    let world = World::start().await;
+    world.stream(numbers::STREAM, "numbers.>").await;
+    let table = table(&world, "refuses", "id % 3 = 0").await;
+    world.publish((1..=3_000).map(numbers::event)).await;
+    let mut sink = numbers::sink(&world, &table, "", ONE_BATCH);
+    sink.start();
+    eventually("not ready, because it is not the events", MINUTE, async || {
+        let (status, body) = sink.get("/readyz").await?;
+        (status == 503 && body.contains("refused alike") && body.contains("547")).then_some(())
+    })
+    .await;
+    assert_eq!(world.dead_letters().await.len(), 0);
+    let mut sql = world.sql().await;
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, 0);
+
+    sql.execute(&format!("DROP TABLE {table}")).await;
+    world.settled(numbers::STREAM, numbers::DURABLE, 2 * MINUTE).await;
+    assert_eq!(
+        numbers::account(&mut sql, &table, 3_000).await,
+        numbers::Account { missing: 0, duplicates: 0 }
+    );
+    assert_eq!(world.dead_letters().await.len(), 0);
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}
