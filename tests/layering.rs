@@ -26,6 +26,7 @@ const ORDER: &[&str] = &[
     "batcher",
     "decode",
     "mssql",
+    "bisect",
     "trouble",
     "worker",
     "pipeline",
