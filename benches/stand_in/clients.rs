@@ -126,7 +126,9 @@ impl Writer {
         let Sink { target, schema, rows, .. } = self.sink.as_ref();
         for _ in 0..loads {
             let session = self.pool.get().await.unwrap();
-            Box::pin(commit::write(session, target, schema, std::slice::from_ref(rows), DEADLINES)).await.unwrap();
+            Box::pin(commit::write(session, target, schema, std::slice::from_ref(rows), DEADLINES))
+                .await
+                .unwrap();
         }
         (loads * ROWS_OF_A_LOAD) as u64
     }
