@@ -168,6 +168,9 @@ impl Reader<'_> {
             names.push(self.permission_name()?);
         }
         let securable = if self.accept("ON") { Some(self.securable()?) } else { None };
+        if securable.is_some() && self.parser.peek_token_ref().token == Token::LParen {
+            return Err(SqlError::unsupported("permissions on columns"));
+        }
         // SQL Server takes either word for REVOKE
         if !(self.accept("TO") || verb == "REVOKE" && self.accept("FROM")) {
             return Err(self.unexpected());
@@ -276,6 +279,7 @@ mod tests {
         for (text, number) in [
             ("GRANT CREATE TABLE ON dbo.t TO x", 102),
             ("GRANT SELECT (a) ON dbo.t TO x", 40517),
+            ("GRANT SELECT ON dbo.t (a, b) TO x", 40517),
             ("GRANT EXECUTE ON dbo.p TO x", 40517),
             ("GRANT SELECT ON dbo.t FROM x", 102),
             ("CREATE USER x FROM CERTIFICATE c", 40517),
