@@ -23,6 +23,7 @@ pub mod decode;
 pub mod mssql;
 pub mod bisect;
 pub mod trouble;
+pub mod writer;
 pub mod worker;
 pub mod pipeline;
 

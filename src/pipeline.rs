@@ -19,6 +19,7 @@ use crate::budget::Budget;
 use crate::config::{Config, PipelineConfig};
 use crate::decode::{DecodePool, Decoder};
 use crate::delivery::{Delivery, Ledger};
+use crate::disposition::Duplicates;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
@@ -37,6 +38,7 @@ use crate::status::PipelineStatus;
 use crate::telemetry;
 use crate::trouble::Trouble;
 use crate::worker::{self, Worker};
+use crate::writer::Writer;
 
 /// Pulls that are open at once: while one is answered the next is on its way.
 const PULLERS: usize = 2;
@@ -150,7 +152,7 @@ impl Pipeline {
             unreadable: Unreadable {
                 client: self.shared.client.clone(),
                 pipeline: Arc::clone(&running.name),
-                dead_letters: running.worker.dead_letters.clone(),
+                dead_letters: running.worker.writer.dead_letters.clone(),
                 settler: running.settler.clone(),
                 ledger: Arc::clone(&running.ledger),
                 status: self.status.clone(),
@@ -213,7 +215,7 @@ impl Pipeline {
             client: self.shared.client.clone(),
             consumer,
             pipeline: Arc::clone(&running.name),
-            schema: Arc::clone(&running.worker.schema),
+            schema: Arc::clone(&running.worker.writer.schema),
             budget: self.shared.budget.clone(),
             share: self.shared.budget.capacity() / (2 * pullers.max(1)),
             ledger: Arc::clone(&running.ledger),
@@ -247,27 +249,29 @@ impl Pipeline {
         let schema = target
             .with_encodings(&self.schema)
             .map_err(|error| Error::new(Phase::Target, ErrorKind::TableShape, error.to_string()))?;
-        let worker = Worker {
+        let writer = Writer {
             pipeline: Arc::clone(name),
             decoder: Decoder::new(&schema, &self.shared.decode_pool),
             schema: Arc::new(schema),
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
+            duplicates: Duplicates::Stop,
             deadlines,
             dead_letters,
-            settler: Settler {
-                client: self.shared.client.clone(),
-                pipeline: Arc::clone(name),
-                status: self.status.clone(),
-                retry_window: self.shared.config.retry_window,
-                shutdown: self.shared.shutdown.clone(),
-            },
             gate: gate.clone(),
             status: self.status.clone(),
             retry_window: self.shared.config.retry_window,
             shutdown: self.shared.shutdown.clone(),
             config: self.config.clone(),
         };
+        let settler = Settler {
+            client: self.shared.client.clone(),
+            pipeline: Arc::clone(name),
+            status: self.status.clone(),
+            retry_window: self.shared.config.retry_window,
+            shutdown: self.shared.shutdown.clone(),
+        };
+        let worker = Worker { writer, settler };
         Ok((consumer, worker))
     }
 

@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "mssql",
     "bisect",
     "trouble",
+    "writer",
     "worker",
     "pipeline",
     "http",

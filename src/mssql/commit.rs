@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use crate::delivery::Durable;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::mssql::bulk::{self, Deadlines};
-use crate::mssql::connect::Leased;
+use crate::mssql::connect::{Leased, Session};
 use crate::mssql::target::Target;
 use crate::mssql::{execute, statements};
 use crate::schema::Schema;
@@ -23,23 +23,34 @@ pub struct Committed {
     pub commit: Duration,
 }
 
+/// The rows of a transaction, and where they go.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// The table.
+    pub target: &'a Target,
+    /// What the rows are.
+    pub schema: &'a Schema,
+    /// The rows.
+    pub parts: &'a [RecordBatch],
+    /// How long the steps may take.
+    pub deadlines: Deadlines,
+}
+
+/// What is committed together with rows.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {}
+
 /// Writes all rows in one transaction and commits it. The session is given back only after a success.
 ///
 /// # Errors
 ///
 /// In [`Phase::Commit`] the outcome may be unknown: `disposition` tells. In any other phase nothing was written.
-pub async fn write(
-    mut leased: Leased,
-    target: &Target,
-    schema: &Schema,
-    parts: &[RecordBatch],
-    deadlines: Deadlines,
-) -> Result<Committed> {
+pub async fn write(mut leased: Leased, rows: Rows<'_>, _commit: &Commit) -> Result<Committed> {
     let started = Instant::now();
+    let deadlines = rows.deadlines;
     let session = leased.session()?;
-    step(Phase::Load, deadlines.statement, "beginning the transaction", execute(session, statements::BEGIN))
-        .await?;
-    bulk::load(session, target, schema, parts, deadlines).await?;
+    begin(session, deadlines).await?;
+    put(session, rows).await?;
     let loaded = Instant::now();
     step(Phase::Commit, deadlines.commit, "committing", execute(session, &statements::commit())).await?;
     let durable = Durable::committed();
@@ -48,22 +59,16 @@ pub async fn write(
     Ok(committed)
 }
 
-/// Loads all rows as [`write`] does, and rolls them back: the server takes them, or says that it would not.
+/// Puts all rows where they go as [`write`] does, and rolls that back: the server takes them, or says that it would not.
 ///
 /// # Errors
 ///
 /// As of [`write`] in [`Phase::Load`]. Nothing was written.
-pub async fn try_out(
-    mut leased: Leased,
-    target: &Target,
-    schema: &Schema,
-    parts: &[RecordBatch],
-    deadlines: Deadlines,
-) -> Result<()> {
+pub async fn try_out(mut leased: Leased, rows: Rows<'_>) -> Result<()> {
+    let deadlines = rows.deadlines;
     let session = leased.session()?;
-    step(Phase::Load, deadlines.statement, "beginning the transaction", execute(session, statements::BEGIN))
-        .await?;
-    let tried = bulk::load(session, target, schema, parts, deadlines).await;
+    begin(session, deadlines).await?;
+    let tried = put(session, rows).await;
     // After an answer of the server the session is between two requests, and nothing was to be committed by it: a
     // search through a batch would otherwise log in anew for each trial that is refused.
     let answered = match &tried {
@@ -80,6 +85,17 @@ pub async fn try_out(
         }
     }
     tried
+}
+
+/// Puts the rows into the table, within the transaction that is open.
+async fn put(session: &mut Session, rows: Rows<'_>) -> Result<()> {
+    let Rows { target, schema, parts, deadlines } = rows;
+    bulk::load(session, target, schema, parts, deadlines).await
+}
+
+async fn begin(session: &mut Session, deadlines: Deadlines) -> Result<()> {
+    step(Phase::Load, deadlines.statement, "beginning the transaction", execute(session, statements::BEGIN))
+        .await
 }
 
 async fn step(
