@@ -23,6 +23,8 @@ pub enum Disposition {
     Bisect,
     /// The batch may or may not be committed.
     OutcomeUnknown,
+    /// Somebody else has moved the partition's progress: read where it is, and go on from there.
+    StartAgain,
     /// The login was refused: once again with a fresh secret or token.
     Reauthenticate,
     /// Somebody has to mend something: not ready, say why, and try again slowly.
@@ -39,6 +41,7 @@ impl Disposition {
             Disposition::ReloadShape => "reload_shape",
             Disposition::Bisect => "bisect",
             Disposition::OutcomeUnknown => "outcome_unknown",
+            Disposition::StartAgain => "start_again",
             Disposition::Reauthenticate => "reauthenticate",
             Disposition::Stop => "stop",
         }
@@ -71,6 +74,9 @@ impl From<Duplicates> for Disposition {
 /// is free for applications, from 50,000 on.
 pub const TRANSACTION_GONE: u32 = 51_317;
 
+/// Thrown by it where the partition's progress is not where the batch begins, or may not go where it ends.
+pub const SUPERSEDED: u32 = 51_318;
+
 /// What a server error number means here.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
@@ -85,7 +91,7 @@ const fn rule(number: u32, disposition: Disposition, meaning: &'static str) -> R
 
 /// Sorted by number: a test says so, and that none is there twice.
 const RULES: &[Rule] = {
-    use Disposition::{Bisect, Reauthenticate, ReloadShape, Retry, SlowDown, SmallerBatch, Stop};
+    use Disposition::{Bisect, Reauthenticate, ReloadShape, Retry, SlowDown, SmallerBatch, StartAgain, Stop};
     &[
         rule(207, Stop, "a column is missing"),
         rule(208, Stop, "the table is missing, or the user may not see it"),
@@ -158,6 +164,7 @@ const RULES: &[Rule] = {
         rule(49919, SlowDown, "too many create or update operations"),
         rule(49920, SlowDown, "too many operations"),
         rule(TRANSACTION_GONE, Retry, "the server had rolled the transaction back before its commit"),
+        rule(SUPERSEDED, StartAgain, "the partition's progress is not where this batch begins"),
     ]
 };
 

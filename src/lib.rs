@@ -25,6 +25,8 @@ pub mod bisect;
 pub mod trouble;
 pub mod writer;
 pub mod worker;
+pub mod partition;
+pub mod sharing;
 pub mod pipeline;
 
 // The process and its commands.

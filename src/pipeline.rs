@@ -6,6 +6,8 @@
 //!
 //! Each channel has a bound, and what is in them is charged to the budget. A stop closes them from the left.
 
+mod once;
+
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -16,15 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batcher::{self, Limits};
 use crate::budget::Budget;
-use crate::config::{Config, PipelineConfig};
+use crate::config::{Config, DeliveryGuarantee, PipelineConfig, WriteMode};
 use crate::decode::{DecodePool, Decoder};
 use crate::delivery::{Delivery, Ledger};
 use crate::disposition::Duplicates;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
-use crate::mssql::connect::Pool;
-use crate::mssql::target;
+use crate::mssql::connect::{Pool, Session};
+use crate::mssql::progress;
+use crate::mssql::target::{self, Target};
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
 use crate::nats::intake::Puller;
@@ -90,6 +93,9 @@ impl Pipeline {
     pub async fn run(self) {
         let name: Arc<str> = Arc::from(self.config.name.as_str());
         let gate = Gate::default();
+        if self.config.delivery == DeliveryGuarantee::ExactlyOnce {
+            return self.run_once(&name, &gate).await;
+        }
         while !self.shared.shutdown.is_stopping() {
             self.status.not_started("starting");
             let prepared = self.until_done(&name, &gate, || self.prepare(&name, &gate)).await;
@@ -233,37 +239,15 @@ impl Pipeline {
         let stream = consumer::stream(&jetstream, &self.config.stream, Phase::Nats).await?;
         let dead_letters = DeadLetters::prepare(jetstream, &self.config, stream.cached_info()).await?;
         let consumer = consumer::ensure(&stream, &self.config).await?;
-
-        let sql = &self.shared.config.sql;
-        let deadlines = Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout };
         let mut leased = self.shared.pool.get().await?;
-        let reading =
-            target::prepare(leased.session()?, &self.config.table, &self.schema, self.config.create_table);
-        let target = tokio::time::timeout(deadlines.statement, reading)
-            .await
-            .map_err(|_elapsed| Error::sql_timeout(Phase::Target, "reading the table's shape"))??;
-        leased.give_back();
-        for decision in &target.decisions {
-            tracing::info!(pipeline = %name, table = %self.config.table, decision = %decision, "target table");
-        }
-        let schema = target
-            .with_encodings(&self.schema)
-            .map_err(|error| Error::new(Phase::Target, ErrorKind::TableShape, error.to_string()))?;
-        let writer = Writer {
-            pipeline: Arc::clone(name),
-            decoder: Decoder::new(&schema, &self.shared.decode_pool),
-            schema: Arc::new(schema),
-            target: RwLock::new(Arc::new(target)),
-            pool: self.shared.pool.clone(),
-            duplicates: Duplicates::Stop,
-            deadlines,
-            dead_letters,
-            gate: gate.clone(),
-            status: self.status.clone(),
-            retry_window: self.shared.config.retry_window,
-            shutdown: self.shared.shutdown.clone(),
-            config: self.config.clone(),
+        let preparing = async {
+            let session = leased.session()?;
+            progress::refuse_delayed_durability(session).await?;
+            self.target(session).await
         };
+        let target = self.within(preparing, "reading the table's shape").await?;
+        leased.give_back();
+        let writer = self.writer(name, gate, target, dead_letters)?;
         let settler = Settler {
             client: self.shared.client.clone(),
             pipeline: Arc::clone(name),
@@ -271,8 +255,59 @@ impl Pipeline {
             retry_window: self.shared.config.retry_window,
             shutdown: self.shared.shutdown.clone(),
         };
-        let worker = Worker { writer, settler };
-        Ok((consumer, worker))
+        Ok((consumer, Worker { writer, settler }))
+    }
+
+    async fn target(&self, session: &mut Session) -> Result<Target> {
+        target::prepare(session, &self.config.table, &self.schema, self.config.create_table).await
+    }
+
+    /// Runs statements for no longer than one may take.
+    async fn within<T>(&self, statements: impl Future<Output = Result<T>>, what: &str) -> Result<T> {
+        tokio::time::timeout(self.shared.config.sql.command_timeout, statements)
+            .await
+            .map_err(|_elapsed| Error::sql_timeout(Phase::Target, what))?
+    }
+
+    /// What decodes and writes, for a table as it is now.
+    fn writer(
+        &self,
+        name: &Arc<str>,
+        gate: &Gate,
+        target: Target,
+        dead_letters: DeadLetters,
+    ) -> Result<Writer> {
+        let sql = &self.shared.config.sql;
+        for decision in &target.decisions {
+            tracing::info!(pipeline = %name, table = %self.config.table, decision = %decision, "target table");
+        }
+        let schema = target
+            .with_encodings(&self.schema)
+            .map_err(|error| Error::new(Phase::Target, ErrorKind::TableShape, error.to_string()))?;
+        Ok(Writer {
+            pipeline: Arc::clone(name),
+            decoder: Decoder::new(&schema, &self.shared.decode_pool),
+            schema: Arc::new(schema),
+            target: RwLock::new(Arc::new(target)),
+            pool: self.shared.pool.clone(),
+            duplicates: self.duplicates(),
+            deadlines: Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout },
+            dead_letters,
+            gate: gate.clone(),
+            status: self.status.clone(),
+            retry_window: self.shared.config.retry_window,
+            shutdown: self.shared.shutdown.clone(),
+            config: self.config.clone(),
+        })
+    }
+
+    /// What a duplicate key means, by how rows are written.
+    fn duplicates(&self) -> Duplicates {
+        match (self.config.write, self.config.delivery) {
+            (WriteMode::InsertIfAbsent | WriteMode::Upsert, _) => Duplicates::Retry,
+            (WriteMode::Append, DeliveryGuarantee::ExactlyOnce) => Duplicates::Bisect,
+            (WriteMode::Append, DeliveryGuarantee::AtLeastOnce) => Duplicates::Stop,
+        }
     }
 
     /// Tries until it is done; `None` at a stop. While it is not, the pipeline is not ready.

@@ -151,7 +151,8 @@ impl Worker {
                 Wrote::TooMany => most = rows.num_rows().div_ceil(2),
                 // what was found of such rows is found again
                 Wrote::Refused(_) | Wrote::TriedOut => refused.clear(),
-                Wrote::GaveUp => return,
+                // nothing of that kind is committed here
+                Wrote::Superseded | Wrote::GaveUp => return,
             }
         }
     }

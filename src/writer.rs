@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arrow::array::RecordBatch;
 
 use crate::bisect::{Search, Step};
-use crate::config::PipelineConfig;
+use crate::config::{PipelineConfig, WriteMode};
 use crate::decode::{Decoded, Decoder};
 use crate::delivery::{Batch, Durable, Event};
 use crate::disposition::{Disposition, Duplicates, disposition, meaning};
 use crate::error::{Error, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
-use crate::mssql::commit::{self, Commit, Committed, Rows};
+use crate::mssql::commit::{self, Commit, Committed, Resolved, Rows, Step as ProgressStep};
 use crate::mssql::connect::Pool;
 use crate::mssql::target::{self, Target};
 use crate::nats::dead_letter::{DeadLetters, Reason};
@@ -71,6 +71,8 @@ pub enum Wrote {
     TooMany,
     /// A row is bad, and the server does not say which.
     Refused(Error),
+    /// The progress of the partition is not where the commit begins: what was to be written is none of this worker's.
+    Superseded,
     /// The process was told to give up.
     GaveUp,
 }
@@ -171,7 +173,7 @@ impl Writer {
                     );
                     return wrote;
                 }
-                Wrote::TooMany | Wrote::GaveUp => return wrote,
+                Wrote::TooMany | Wrote::Superseded | Wrote::GaveUp => return wrote,
             }
         }
     }
@@ -193,7 +195,9 @@ impl Writer {
             let error = tokio::select! {
                 outcome = attempt => match outcome {
                     Ok(Some(Committed { durable, load, commit })) => {
-                        metrics::committed(&self.pipeline, load, commit);
+                        if row_count > 0 {
+                            metrics::committed(&self.pipeline, load, commit);
+                        }
                         return Wrote::Committed(durable);
                     }
                     Ok(None) => return Wrote::TriedOut,
@@ -201,9 +205,16 @@ impl Writer {
                 },
                 () = self.shutdown.forced() => return Wrote::GaveUp,
             };
-            if error.phase == Phase::Load && disposition(&error, self.duplicates) == Disposition::Bisect {
-                metrics::error_met(&self.pipeline, &error, Disposition::Bisect);
-                return Wrote::Refused(error);
+            match disposition(&error, self.duplicates) {
+                Disposition::Bisect if error.phase == Phase::Load => {
+                    metrics::error_met(&self.pipeline, &error, Disposition::Bisect);
+                    return Wrote::Refused(error);
+                }
+                Disposition::StartAgain => {
+                    metrics::error_met(&self.pipeline, &error, Disposition::StartAgain);
+                    return Wrote::Superseded;
+                }
+                _ => {}
             }
             let next = trouble.met(&error);
             tokio::select! {
@@ -212,17 +223,52 @@ impl Writer {
             }
             match next.disposition {
                 Disposition::SmallerBatch if row_count > FEWEST_ROWS => return Wrote::TooMany,
-                Disposition::OutcomeUnknown => {
-                    // At least once: the rows are written again, and may then be there twice.
-                    metrics::outcome_unknown(&self.pipeline, row_count);
-                    tracing::warn!(
-                        pipeline = %self.pipeline, rows = row_count,
-                        "the outcome of a commit is unknown: its rows are written again and may be duplicates"
-                    );
-                }
+                Disposition::OutcomeUnknown => match keep {
+                    Keep::Yes(Commit { progress: Some(made), .. }) => match self.resolve(made).await {
+                        Some(Resolved::NotCommitted) => {}
+                        Some(Resolved::Committed(durable)) => return Wrote::Committed(durable),
+                        Some(Resolved::Superseded) => return Wrote::Superseded,
+                        None => return Wrote::GaveUp,
+                    },
+                    _ => self.unknown(row_count),
+                },
                 Disposition::ReloadShape | Disposition::Stop => self.reload_target().await,
                 _ => {}
             }
+        }
+    }
+
+    /// Finds out whether a step was made, for as long as it takes. `None` where the process gave up.
+    async fn resolve(&self, made: &ProgressStep) -> Option<Resolved> {
+        metrics::outcome_unknown(&self.pipeline, 0);
+        let resolved = self
+            .persist(|| async {
+                let leased = self.pool.get().await?;
+                commit::resolve(leased, made, self.deadlines.statement).await
+            })
+            .await?;
+        tracing::warn!(
+            pipeline = %self.pipeline, partition = made.position.partition, to = made.to, ?resolved,
+            "the outcome of a commit was unknown, the progress tells it"
+        );
+        Some(resolved)
+    }
+
+    /// Takes note of a commit whose rows are written again. By key that changes nothing; appended they may then be there
+    /// twice.
+    fn unknown(&self, row_count: usize) {
+        if self.config.write == WriteMode::Append {
+            metrics::outcome_unknown(&self.pipeline, row_count);
+            tracing::warn!(
+                pipeline = %self.pipeline, rows = row_count,
+                "the outcome of a commit is unknown: its rows are written again and may be duplicates"
+            );
+        } else {
+            metrics::outcome_unknown(&self.pipeline, 0);
+            tracing::warn!(
+                pipeline = %self.pipeline, rows = row_count,
+                "the outcome of a commit is unknown: its rows are written again by their key"
+            );
         }
     }
 

@@ -30,6 +30,8 @@ const ORDER: &[&str] = &[
     "trouble",
     "writer",
     "worker",
+    "partition",
+    "sharing",
     "pipeline",
     "http",
     "output",
