@@ -26,6 +26,8 @@ pub enum Phase {
     DeadLetter,
     /// Telling JetStream what became of a delivery.
     Settle,
+    /// Announcing a commit.
+    Receipt,
 }
 
 impl Phase {
@@ -42,6 +44,7 @@ impl Phase {
             Phase::Progress => "progress",
             Phase::DeadLetter => "dead_letter",
             Phase::Settle => "settle",
+            Phase::Receipt => "receipt",
         }
     }
 }

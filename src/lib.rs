@@ -27,6 +27,7 @@ pub mod writer;
 pub mod worker;
 pub mod partition;
 pub mod sharing;
+pub mod receipts;
 pub mod pipeline;
 
 // The process and its commands.

@@ -370,7 +370,7 @@ impl Partition {
         // Never closed; and a stop that forces is noticed inside.
         let _writer = self.shared.writers.acquire().await;
         let rows = part.decoded.rows.slice(part.rows.start, part.rows.len());
-        let commit = self.commit(part, &[]);
+        let commit = self.commit(part);
         let error = match writer.load(std::slice::from_ref(&rows), Keep::Yes(&commit), trouble).await {
             Wrote::Refused(error) => error,
             other => return other,
@@ -388,11 +388,11 @@ impl Partition {
         if writer.dead_letter(&rejected).await.is_none() {
             return Wrote::GaveUp;
         }
-        let commit = self.commit(part, refused);
+        let commit = self.commit(part);
         writer.load(&without(&rows, refused), Keep::Yes(&commit), trouble).await
     }
 
-    fn commit(&self, part: &Part<'_>, refused: &[(usize, Error)]) -> Commit {
+    fn commit(&self, part: &Part<'_>) -> Commit {
         let last = part.last_event();
         let step = self.step(part.from, part.to, last.map(|event| event.published_at));
         let receipt = self.shared.writer.config.receipts.as_ref().and_then(|_| {
@@ -401,7 +401,6 @@ impl Partition {
                 pipeline: Arc::clone(&self.shared.writer.pipeline),
                 partition: Some(self.position.partition),
                 batch: step.batch,
-                rows: part.rows.len() - refused.len(),
                 previous: Some(part.from),
                 sequences: (first.stream_sequence, part.to),
                 published_at: (first.published_at, last?.published_at),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::batcher::{self, Limits};
@@ -25,7 +25,7 @@ use crate::disposition::Duplicates;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
-use crate::mssql::connect::{Pool, Session};
+use crate::mssql::connect::{Connector, Pool, Session};
 use crate::mssql::progress;
 use crate::mssql::target::{self, Target};
 use crate::nats::dead_letter::DeadLetters;
@@ -35,6 +35,7 @@ use crate::nats::settle::Settler;
 use crate::nats::unreadable::Unreadable;
 use crate::nats::watch::Watch;
 use crate::nats::{consumer, lease};
+use crate::receipts::Receipts;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
 use crate::status::PipelineStatus;
@@ -129,6 +130,7 @@ impl Pipeline {
             ended.clone(),
         ));
         background.spawn(count_held(Arc::clone(&running.name), Arc::clone(&running.ledger)));
+        let announcing = self.announce(&running.name);
         let limits = Limits::from(&self.config.batch);
         tokio::join!(
             async {
@@ -139,11 +141,30 @@ impl Pipeline {
             worker::run(Arc::clone(&running.worker), batches_in),
         );
         background.shutdown().await;
+        announcing.end().await;
         // Whatever was dropped without a verdict up to here goes back at once, not after `ack_wait`.
         ended.cancel();
         if let Err(error) = giving_back.await {
             tracing::error!(pipeline = %running.name, %error, "giving back ended by a defect of this program");
         }
+    }
+
+    /// Announces commits in the background, where that is asked for.
+    fn announce(&self, name: &Arc<str>) -> Announcing {
+        let ended = CancellationToken::new();
+        let task = self.config.receipts.as_ref().map(|config| {
+            let receipts = Receipts {
+                client: self.shared.client.clone(),
+                connector: Connector::new(self.shared.config.sql.clone()),
+                pipeline: Arc::clone(name),
+                subject: config.subject.clone(),
+                status: self.status.clone(),
+                retry_window: self.shared.config.retry_window,
+                shutdown: self.shared.shutdown.clone(),
+            };
+            tokio::spawn(receipts.run(ended.clone().cancelled_owned()))
+        });
+        Announcing { ended, task }
     }
 
     /// Keeps the pullers running until a stop, or until the consumer is gone: then nothing is settled by it any more.
@@ -242,7 +263,11 @@ impl Pipeline {
         let mut leased = self.shared.pool.get().await?;
         let preparing = async {
             let session = leased.session()?;
-            progress::refuse_delayed_durability(session).await?;
+            if self.config.receipts.is_some() {
+                progress::prepare(session, self.config.create_table).await?;
+            } else {
+                progress::refuse_delayed_durability(session).await?;
+            }
             self.target(session).await
         };
         let target = self.within(preparing, "reading the table's shape").await?;
@@ -339,6 +364,24 @@ impl Pipeline {
 
     fn trouble(&self, name: &Arc<str>, gate: &Gate) -> Trouble {
         Trouble::new(Arc::clone(name), &self.status, gate.clone(), self.shared.config.retry_window)
+    }
+}
+
+/// Commits are being announced, or nobody wants that.
+struct Announcing {
+    ended: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Announcing {
+    /// Nothing more is committed: waits until what was is announced, or a while has passed.
+    async fn end(self) {
+        self.ended.cancel();
+        if let Some(task) = self.task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "announcing commits ended by a defect of this program");
+        }
     }
 }
 

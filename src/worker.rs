@@ -1,17 +1,19 @@
 //! One batch after another, where JetStream is told what became of each event: decode, set the bad events aside, write,
 //! commit, settle.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
+use uuid::Uuid;
 
 use crate::batcher::Cut;
 use crate::decode::Decoded;
 use crate::delivery::{Batch, Claim, Durable, Event};
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::mssql::commit::Commit;
+use crate::mssql::commit::{Commit, Receipt};
 use crate::nats::dead_letter::Reason;
 use crate::nats::settle::Settler;
 use crate::writer::{Keep, Writer, Wrote, refusal, undecodable};
@@ -100,7 +102,10 @@ impl Worker {
         let mut refused: Vec<(usize, Error)> = Vec::new();
         while first < total {
             let rows = decoded.rows.slice(first, most.min(total - first));
-            let commit = Commit::default();
+            let commit = Commit {
+                progress: None,
+                receipt: self.receipt(batch, decoded, first..first + rows.num_rows()),
+            };
             let wrote = {
                 // Never closed; and a stop that forces is noticed inside.
                 let _writer = writers.acquire().await;
@@ -155,6 +160,32 @@ impl Worker {
                 Wrote::Superseded | Wrote::GaveUp => return,
             }
         }
+    }
+
+    /// What is announced of some rows, where that is asked for.
+    fn receipt(&self, batch: &Batch, decoded: &Decoded, rows: Range<usize>) -> Option<Receipt> {
+        self.writer.config.receipts.as_ref()?;
+        let events = || {
+            let events = decoded.row_events.get(rows.clone()).unwrap_or_default();
+            events.iter().filter_map(|event| batch.events.get(*event as usize))
+        };
+        let sequences = (
+            events().map(|event| event.stream_sequence).min()?,
+            events().map(|event| event.stream_sequence).max()?,
+        );
+        let published_at = (
+            events().map(|event| event.published_at).min()?,
+            events().map(|event| event.published_at).max()?,
+        );
+        let pipeline = Arc::clone(&self.writer.pipeline);
+        Some(Receipt {
+            pipeline,
+            partition: None,
+            batch: Uuid::new_v4(),
+            previous: None,
+            sequences,
+            published_at,
+        })
     }
 
     /// `false` where the process gave up before the server confirmed. Where the consumer is gone instead, the rest of the

@@ -32,6 +32,7 @@ const ORDER: &[&str] = &[
     "worker",
     "partition",
     "sharing",
+    "receipts",
     "pipeline",
     "http",
     "output",

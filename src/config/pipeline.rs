@@ -187,11 +187,11 @@ pub struct DeadLetterConfig {
     pub subject: String,
 }
 
-/// `receipts`. Not in this version yet.
+/// `receipts`: each commit is announced.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiptsConfig {
-    /// The subject that they are published on. Required.
+    /// The subject that they are published on. A stream has to take it. Required.
     pub subject: String,
 }
 
@@ -209,6 +209,7 @@ impl PipelineConfig {
         self.validate_batch(&mut checks.table("batch"), memory);
         self.validate_writers(&mut checks.table("writers"), max_connections);
         self.validate_dead_letter(&mut checks.table("dead_letter"));
+        self.validate_receipts(&mut checks.table("receipts"));
     }
 
     fn validate_names(&self, checks: &mut Checks<'_>) {
@@ -265,9 +266,6 @@ impl PipelineConfig {
                 checks.refuse(Problem::new(field, only_with("keyed writes")));
             }
         }
-        if self.receipts.is_some() {
-            checks.refuse(Problem::new("receipts", "receipts are not in this version yet"));
-        }
     }
 
     fn validate_batch(&self, checks: &mut Checks<'_>, memory: usize) {
@@ -323,6 +321,17 @@ impl PipelineConfig {
         {
             let message =
                 format!("must not be received by the pipeline itself, which subscribes to {}", quote(filter));
+            checks.refuse(Problem::new("subject", message).with_value(quote(subject)));
+        }
+    }
+
+    fn validate_receipts(&self, checks: &mut Checks<'_>) {
+        let Some(ReceiptsConfig { subject }) = &self.receipts else { return };
+        if let Some(message) = subject_problem(subject, false) {
+            checks.refuse(Problem::new("subject", message).with_value(quote(subject)));
+        } else if let Some(filter) = self.subjects.iter().find(|filter| subjects_overlap(filter, subject)) {
+            let message =
+                format!("must not be among the pipeline's own `subjects`, which have {}", quote(filter));
             checks.refuse(Problem::new("subject", message).with_value(quote(subject)));
         }
     }

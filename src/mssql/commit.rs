@@ -87,8 +87,6 @@ pub struct Receipt {
     pub partition: Option<usize>,
     /// Tells this commit from every other.
     pub batch: Uuid,
-    /// Rows that are in the table by it.
-    pub rows: usize,
     /// Where the partition was before.
     pub previous: Option<u64>,
     /// The lowest and the highest sequence of its events.
@@ -98,13 +96,13 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    fn announced<'a>(&'a self, target: &'a Target) -> NewReceipt<'a> {
+    fn announced<'a>(&'a self, target: &'a Target, rows: usize) -> NewReceipt<'a> {
         NewReceipt {
             pipeline: &self.pipeline,
             partition: self.partition,
             table: &target.table,
             batch: self.batch,
-            rows: self.rows,
+            rows,
             previous: self.previous,
             first: self.sequences.0,
             last: self.sequences.1,
@@ -165,7 +163,8 @@ pub async fn write(mut leased: Leased, rows: Rows<'_>, commit: &Commit) -> Resul
     begin(session, deadlines).await?;
     put(session, rows).await?;
     let loaded = Instant::now();
-    let announced = commit.receipt.as_ref().map(|receipt| receipt.announced(rows.target));
+    let row_count = rows.parts.iter().map(RecordBatch::num_rows).sum();
+    let announced = commit.receipt.as_ref().map(|receipt| receipt.announced(rows.target, row_count));
     let ending = state::commit(commit.progress.as_ref().map(Step::advance).as_ref(), announced.as_ref());
     step(Phase::Commit, deadlines.commit, "committing", execute(session, &ending)).await?;
     let durable = Durable::committed();

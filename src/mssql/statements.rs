@@ -2,6 +2,7 @@
 //! can quote themselves; nothing else is put into a statement.
 
 pub(super) mod leases;
+pub(super) mod receipts;
 pub mod state;
 
 use crate::schema::Schema;

@@ -38,7 +38,10 @@ impl Pipeline {
                 worker: worker.clone(),
                 lease: self.config.lease(),
             };
-            match sharing.run().await {
+            let announcing = self.announce(name);
+            let ended = sharing.run().await;
+            announcing.end().await;
+            match ended {
                 Ok(()) => return,
                 Err(error) => {
                     let next =
