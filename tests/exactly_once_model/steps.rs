@@ -186,7 +186,7 @@ impl Model for Partition {
     }
 
     fn steps(&self, state: &State) -> Vec<Step<Self>> {
-        let mut steps = Steps { state, list: Vec::new() };
+        let mut steps = Steps { state, list: Vec::with_capacity(16) };
         self.world_steps(&mut steps);
         for index in 0..usize::from(self.world.workers) {
             self.worker_steps(&mut steps, index);
@@ -212,6 +212,11 @@ impl Model for Partition {
 
     fn broken(&self, before: &State, step: &Step<Self>) -> Vec<Promise> {
         let after = &step.after;
+        // every promise is about these alone, and held before
+        let same = |state: &State| (state.progress, state.rows, state.letters, state.foreign_row);
+        if same(before) == same(after) {
+            return Vec::new();
+        }
         let rows = |sequence: u8| after.rows[usize::from(sequence)];
         let letters = |sequence: u8| after.letters[usize::from(sequence)];
         let any = |broken: &dyn Fn(u8) -> bool| (1..=self.length()).any(broken);
