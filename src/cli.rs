@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::mssql::statements;
+use crate::operate;
 use crate::output;
 use crate::run::{self, Planned};
 use crate::shutdown::Shutdown;
@@ -35,6 +36,8 @@ enum Command {
     Run(ConfigArgs),
     /// Print the CREATE TABLE statements for the tables of the configuration, and for those that the sink keeps its own
     Ddl(ConfigArgs),
+    /// See and change how the streams of pipelines in exactly_once are divided
+    Partitions(operate::Partitions),
     /// See the whole thing work on this machine: a NATS server, a database, events, and the comparison at the end
     #[cfg(feature = "local-stack")]
     Demo(crate::demo::DemoArgs),
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run_command(&args),
         Command::Ddl(args) => ddl(&args),
+        Command::Partitions(args) => partitions(&args),
         #[cfg(feature = "local-stack")]
         Command::Demo(args) => crate::demo::demo(&args),
         #[cfg(feature = "local-stack")]
@@ -86,6 +90,24 @@ fn run_command(args: &ConfigArgs) -> ExitCode {
         run::run(config, planned, shutdown).await
     });
     match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&format!("{error:#}")),
+    }
+}
+
+fn partitions(args: &operate::Partitions) -> ExitCode {
+    let config = match Config::load(args.config_file()) {
+        Ok(config) => config,
+        Err(error) => return output::usage(&error.to_string()),
+    };
+    if let Err(error) = telemetry::init(&config.log) {
+        return output::usage(&format!("log: {error}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(args.run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&format!("{error:#}")),
     }

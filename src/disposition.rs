@@ -74,6 +74,9 @@ impl From<Duplicates> for Disposition {
 /// is free for applications, from 50,000 on.
 pub const TRANSACTION_GONE: u32 = 51_317;
 
+/// Thrown where partitions are to be changed, and not all are at the barrier.
+pub const NOT_AT_BARRIER: u32 = 51_320;
+
 /// Thrown by it where the partition's progress is not where the batch begins, or may not go where it ends.
 pub const SUPERSEDED: u32 = 51_318;
 

@@ -34,6 +34,7 @@ pub mod pipeline;
 pub mod http;
 mod output;
 pub mod run;
+mod operate;
 #[cfg(feature = "local-stack")]
 mod demo;
 pub mod cli;

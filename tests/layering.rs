@@ -37,6 +37,7 @@ const ORDER: &[&str] = &[
     "http",
     "output",
     "run",
+    "operate",
     // `cli` hands its commands to `demo`, and only that way round
     "demo",
     "cli",

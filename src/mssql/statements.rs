@@ -1,6 +1,7 @@
 //! All T-SQL text that this program sends, apart from what tiberius sends for a bulk load. Names come in as types that
 //! can quote themselves; nothing else is put into a statement.
 
+pub(super) mod layout;
 pub(super) mod leases;
 pub(super) mod receipts;
 pub mod state;
