@@ -71,6 +71,9 @@ impl From<Duplicates> for Disposition {
 /// is free for applications, from 50,000 on.
 pub const TRANSACTION_GONE: u32 = 51_317;
 
+/// Thrown by this program's own merge by key when it was not its turn within its patience, or when the wait was a deadlock.
+pub const TABLE_BUSY: u32 = 51_318;
+
 /// What a server error number means here.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
@@ -105,6 +108,7 @@ const RULES: &[Rule] = {
         rule(1204, SmallerBatch, "the server is out of locks"),
         rule(1205, Retry, "deadlock victim"),
         rule(1222, Retry, "lock request timed out"),
+        rule(1946, Bisect, "a key is longer than its index allows"),
         // As `Duplicates` says.
         rule(2601, Stop, "a unique index already holds this key"),
         rule(2627, Stop, "a unique or primary key constraint already holds this key"),
@@ -158,6 +162,7 @@ const RULES: &[Rule] = {
         rule(49919, SlowDown, "too many create or update operations"),
         rule(49920, SlowDown, "too many operations"),
         rule(TRANSACTION_GONE, Retry, "the server had rolled the transaction back before its commit"),
+        rule(TABLE_BUSY, Retry, "others were writing the same table by key all the while"),
     ]
 };
 

@@ -21,6 +21,7 @@ use crate::decode::{DecodePool, Decoder};
 use crate::delivery::{Delivery, Ledger};
 use crate::disposition::Duplicates;
 use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::keyed::Keyed;
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
 use crate::mssql::connect::Pool;
@@ -69,7 +70,7 @@ pub struct Pipeline {
     pub shared: Shared,
     /// Its configuration.
     pub config: PipelineConfig,
-    /// Its schema, as the file has it.
+    /// Its schema, as `keyed::plan` returned it.
     pub schema: Schema,
     /// What it says of itself.
     pub status: PipelineStatus,
@@ -237,8 +238,14 @@ impl Pipeline {
         let sql = &self.shared.config.sql;
         let deadlines = Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout };
         let mut leased = self.shared.pool.get().await?;
-        let reading =
-            target::prepare(leased.session()?, &self.config.table, &self.schema, self.config.create_table);
+        let keyed = Keyed::of(&self.config, &self.schema);
+        let reading = target::prepare(
+            leased.session()?,
+            &self.config.table,
+            &self.schema,
+            self.config.create_table,
+            keyed.as_ref(),
+        );
         let target = tokio::time::timeout(deadlines.statement, reading)
             .await
             .map_err(|_elapsed| Error::sql_timeout(Phase::Target, "reading the table's shape"))??;
@@ -255,7 +262,7 @@ impl Pipeline {
             schema: Arc::new(schema),
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
-            duplicates: Duplicates::Stop,
+            duplicates: if keyed.is_some() { Duplicates::Retry } else { Duplicates::Stop },
             deadlines,
             dead_letters,
             gate: gate.clone(),

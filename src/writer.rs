@@ -12,9 +12,10 @@ use crate::decode::{Decoded, Decoder};
 use crate::delivery::{Batch, Durable, Event};
 use crate::disposition::{Disposition, Duplicates, disposition, meaning};
 use crate::error::{Error, Phase, Result};
+use crate::keyed::Keyed;
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
-use crate::mssql::commit::{self, Commit, Committed, Rows};
+use crate::mssql::commit::{self, Commit, Committed, Merged, Rows};
 use crate::mssql::connect::Pool;
 use crate::mssql::target::{self, Target};
 use crate::nats::dead_letter::{DeadLetters, Reason};
@@ -192,8 +193,11 @@ impl Writer {
             };
             let error = tokio::select! {
                 outcome = attempt => match outcome {
-                    Ok(Some(Committed { durable, load, commit })) => {
+                    Ok(Some(Committed { durable, load, commit, merged })) => {
                         metrics::committed(&self.pipeline, load, commit);
+                        if let Some(Merged { updated, inserted }) = merged {
+                            metrics::merged(&self.pipeline, updated, inserted, row_count);
+                        }
                         return Wrote::Committed(durable);
                     }
                     Ok(None) => return Wrote::TriedOut,
@@ -213,11 +217,11 @@ impl Writer {
             match next.disposition {
                 Disposition::SmallerBatch if row_count > FEWEST_ROWS => return Wrote::TooMany,
                 Disposition::OutcomeUnknown => {
-                    // At least once: the rows are written again, and may then be there twice.
+                    // At least once: the rows are written again, and may then be there twice, unless it is by key.
                     metrics::outcome_unknown(&self.pipeline, row_count);
                     tracing::warn!(
-                        pipeline = %self.pipeline, rows = row_count,
-                        "the outcome of a commit is unknown: its rows are written again and may be duplicates"
+                        pipeline = %self.pipeline, rows = row_count, by_key = self.config.write.is_keyed(),
+                        "the outcome of a commit is unknown: its rows are written again and, unless by key, may be duplicates"
                     );
                 }
                 Disposition::ReloadShape | Disposition::Stop => self.reload_target().await,
@@ -230,11 +234,13 @@ impl Writer {
     async fn reload_target(&self) {
         let reload = async {
             let mut leased = self.pool.get().await?;
+            let keyed = Keyed::of(&self.config, &self.schema);
             let target = target::prepare(
                 leased.session()?,
                 &self.config.table,
                 &self.schema,
                 self.config.create_table,
+                keyed.as_ref(),
             );
             let target = tokio::time::timeout(self.deadlines.statement, target)
                 .await

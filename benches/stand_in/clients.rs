@@ -101,7 +101,7 @@ impl Sink {
         let table = TableName::try_from(TABLE.to_owned()).unwrap();
         let connector = Connector::new(config(server, server.address(), packet_bytes, is_encrypted));
         let mut session = Box::pin(connector.open()).await.unwrap();
-        let target = target::prepare(&mut session, &table, &schema, true).await.unwrap();
+        let target = target::prepare(&mut session, &table, &schema, true, None).await.unwrap();
         let rows = rows(&schema);
         Self { server: Arc::clone(server), packet_bytes, is_encrypted, schema, rows, target }
     }
