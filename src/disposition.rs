@@ -249,6 +249,8 @@ mod tests {
             (8645, Disposition::SmallerBatch),
             (4891, Disposition::ReloadShape),
             (547, Disposition::Bisect),
+            (1946, Disposition::Bisect),
+            (TABLE_BUSY, Disposition::Retry),
             (10054, Disposition::Bisect),
             (18456, Disposition::Reauthenticate),
             (208, Disposition::Stop),

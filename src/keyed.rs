@@ -111,3 +111,97 @@ fn sequence_problem(schema: &Schema, name: &Identifier) -> Option<String> {
             .to_owned()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = r#"
+format = "json"
+[[column]]
+name = "Id"
+type = "nvarchar(20)"
+nullable = false
+[[column]]
+name = "part"
+type = "int"
+[[column]]
+name = "body"
+type = "varbinary(max)"
+nullable = false
+[[column]]
+name = "at"
+type = "bigint"
+from = "stream_sequence"
+nullable = false
+"#;
+
+    fn config(lines: &str) -> PipelineConfig {
+        let text = format!(
+            "name = 'p'\nstream = 's'\ndurable = 'd'\nsubjects = ['a']\nschema = 's.toml'\ntable = 'dbo.t'\n\
+             dead_letter = {{ stream = 'd', subject = 'd' }}\n{lines}"
+        );
+        toml::from_str(&text).expect("a pipeline")
+    }
+
+    fn schema() -> Schema {
+        Schema::parse(SCHEMA).expect("a schema")
+    }
+
+    #[test]
+    fn names_are_spelled_as_in_the_schema() {
+        let config = config("write = 'upsert'\nkey = ['ID']\nsequence_column = 'AT'");
+        let planned = plan(&config, schema()).expect("they go together");
+        assert_eq!(planned.columns().len(), 4);
+        let keyed = Keyed::of(&config, &planned).expect("it is by key");
+        let name = |name: &str| Identifier::new(name).expect("a name");
+        assert_eq!(keyed.key, [name("Id")]);
+        assert_eq!((keyed.guard, keyed.sequence, keyed.wins), (Some(name("at")), name("at"), Wins::Highest));
+    }
+
+    #[test]
+    fn without_a_sequence_column_rows_carry_one_that_the_table_has_not() {
+        let config = config("write = 'insert_if_absent'\nkey = ['id']");
+        let planned = plan(&config, schema()).expect("they go together");
+        assert_eq!((planned.columns().len(), planned.table_columns().count()), (5, 4));
+        let keyed = Keyed::of(&config, &planned).expect("it is by key");
+        assert_eq!((keyed.guard, keyed.sequence.as_str()), (None, "nats_sql_sink_sequence"));
+        assert!(planned.arrow_bytes_upper_bound(100) > schema().arrow_bytes_upper_bound(100));
+        // one of that name is left alone
+        let taken = SCHEMA.replace("name = \"part\"", "name = \"NATS_sql_sink_sequence\"");
+        let planned = plan(&config, Schema::parse(&taken).expect("a schema")).expect("they go together");
+        let keyed = Keyed::of(&config, &planned).expect("it is by key");
+        assert_eq!(keyed.sequence.as_str(), "nats_sql_sink_sequence_");
+    }
+
+    #[test]
+    fn what_is_appended_stays_as_it_is() {
+        let config = config("");
+        assert_eq!(plan(&config, schema()).expect("nothing to refuse").columns().len(), 4);
+        assert_eq!(Keyed::of(&config, &schema()), None);
+    }
+
+    #[test]
+    fn columns_that_are_not_fit_are_refused_with_the_field() {
+        let upsert = "write = 'upsert'\nkey = ['id']\nsequence_column = ";
+        for (lines, part) in [
+            (
+                "write = 'insert_if_absent'\nkey = ['id', 'x']",
+                "key[1] = \"x\": must be a column of the schema",
+            ),
+            ("write = 'insert_if_absent'\nkey = ['part']", "key[0] = \"part\": must have `nullable = false`"),
+            ("write = 'insert_if_absent'\nkey = ['body']", "key[0] = \"body\": must not be varbinary(max)"),
+            (&format!("{upsert}'x'"), "sequence_column = \"x\": must be a column of the schema"),
+            (&format!("{upsert}'part'"), "sequence_column = \"part\": must have `type = \"bigint\"`"),
+        ] {
+            let problems = plan(&config(lines), schema()).expect_err(lines);
+            let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            assert_eq!(shown.len(), 1, "{shown:?}");
+            assert!(shown[0].starts_with(part), "{shown:?} lacks {part}");
+        }
+        let nullable =
+            SCHEMA.replace("from = \"stream_sequence\"\nnullable = false", "from = \"stream_sequence\"");
+        let schema = Schema::parse(&nullable).expect("a schema");
+        assert!(plan(&config(&format!("{upsert}'at'")), schema).is_err());
+    }
+}

@@ -10,6 +10,7 @@ mod bad_rows;
 mod crash;
 mod dead_letter;
 mod flights;
+mod keyed;
 mod least_privilege;
 mod numbers;
 mod outage;

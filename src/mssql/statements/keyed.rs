@@ -139,3 +139,117 @@ impl Merge {
 fn list(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::mssql::statements::create_table;
+
+    const SCHEMA: &str = r#"
+format = "json"
+[[column]]
+name = "id"
+type = "uniqueidentifier"
+nullable = false
+[[column]]
+name = "a]b"
+type = "nvarchar(8)"
+nullable = false
+[[column]]
+name = "value"
+type = "int"
+[[column]]
+name = "at"
+type = "bigint"
+from = "stream_sequence"
+nullable = false
+"#;
+
+    fn keyed(key: &[&str], guard: Option<&str>, wins: Wins) -> Keyed {
+        let name = |name: &str| Identifier::new(name).expect("a name");
+        let guard = guard.map(name);
+        let sequence = guard.clone().unwrap_or_else(|| name("nats_sql_sink_sequence"));
+        Keyed { key: key.iter().map(|column| name(column)).collect(), guard, sequence, wins }
+    }
+
+    fn merge(keyed: &Keyed) -> String {
+        let schema = Schema::parse(SCHEMA).expect("a schema");
+        let schema =
+            if keyed.guard.is_some() { schema } else { schema.with_staged_sequence().expect("fits") };
+        Merge::new(&"dbo.[t's]".parse().expect("a name"), &schema, keyed).text(Duration::from_secs(60))
+    }
+
+    #[test]
+    fn an_upsert_lets_the_highest_position_win() {
+        assert_snapshot!(merge(&keyed(&["id", "a]b"], Some("at"), Wins::Highest)), @r"
+        DECLARE @patience int = 60000;
+        DECLARE @lock int, @updated int = 0, @inserted int = 0;
+        DECLARE @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID(N'[dbo].[t''s]'));
+        IF XACT_STATE() <> 1 THROW 51317, N'the transaction of this batch is gone', 1;
+        WITH ranked AS (SELECT ROW_NUMBER() OVER (PARTITION BY [id], [a]]b] ORDER BY [at] DESC) AS place FROM [#nats_sql_sink_stage]) DELETE FROM ranked WHERE place > 1;
+        EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', @LockOwner = N'Transaction', @LockTimeout = @patience;
+        IF @lock < 0 THROW 51318, N'the table is being written by others', 1;
+        UPDATE t SET [value] = s.[value], [at] = s.[at] FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) JOIN [#nats_sql_sink_stage] AS s ON t.[id] = s.[id] AND t.[a]]b] = s.[a]]b] WHERE (s.[at] > t.[at] OR t.[at] IS NULL);
+        SET @updated = @@ROWCOUNT;
+        INSERT INTO [dbo].[t's] ([id], [a]]b], [value], [at]) SELECT s.[id], s.[a]]b], s.[value], s.[at] FROM [#nats_sql_sink_stage] AS s WHERE NOT EXISTS (SELECT 1 FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[id] = s.[id] AND t.[a]]b] = s.[a]]b]);
+        SET @inserted = @@ROWCOUNT;
+        DROP TABLE [#nats_sql_sink_stage];
+        SELECT @updated AS updated, @inserted AS inserted
+        ");
+    }
+
+    #[test]
+    fn insert_if_absent_updates_only_what_came_too_early() {
+        let guarded = merge(&keyed(&["id"], Some("at"), Wins::Lowest));
+        assert!(guarded.contains("ORDER BY [at] ASC"), "{guarded}");
+        assert!(guarded.contains("WHERE s.[at] < t.[at];"), "{guarded}");
+        let unguarded = merge(&keyed(&["id"], None, Wins::Lowest));
+        assert!(unguarded.contains("ORDER BY [nats_sql_sink_sequence] ASC"), "{unguarded}");
+        assert!(!unguarded.contains("UPDATE") || !unguarded.contains("SET ["), "{unguarded}");
+        assert!(unguarded.contains("SELECT s.[id], s.[a]]b], s.[value], s.[at] FROM"), "{unguarded}");
+    }
+
+    #[test]
+    fn the_temporary_table_compares_as_the_table_does() {
+        let column = |name: &str, sql_type: &str, collation: Option<&str>, nullable| StageColumn {
+            name: Identifier::new(name).expect("a name"),
+            sql_type: sql_type.to_owned(),
+            collation: collation.map(str::to_owned),
+            nullable,
+        };
+        let columns = [
+            column("a", "nvarchar(8)", Some("Latin1_General_100_BIN2"), false),
+            column("b", "int", None, true),
+        ];
+        assert_snapshot!(
+            create_stage(&columns),
+            @"CREATE TABLE [#nats_sql_sink_stage] ([a] nvarchar(8) COLLATE Latin1_General_100_BIN2 NOT NULL, [b] int NULL)"
+        );
+    }
+
+    #[test]
+    fn a_table_that_is_created_has_its_key() {
+        let (schema, table) = (Schema::parse(SCHEMA).expect("a schema"), "dbo.t".parse().expect("a name"));
+        assert_snapshot!(create_table(&table, &schema, Some(&keyed(&["a]b", "id"], Some("at"), Wins::Highest))), @r"
+        IF OBJECT_ID(N'[dbo].[t]', N'U') IS NULL
+        CREATE TABLE [dbo].[t] (
+            [id] uniqueidentifier NOT NULL,
+            [a]]b] nvarchar(8) NOT NULL,
+            [value] int NULL,
+            [at] bigint NOT NULL,
+            PRIMARY KEY CLUSTERED ([a]]b], [id])
+        )
+        ");
+        let text = |key: &[&str], schema: &str| {
+            let schema = Schema::parse(schema).expect("a schema").with_staged_sequence().expect("fits");
+            create_table(&table, &schema, Some(&keyed(key, None, Wins::Lowest)))
+        };
+        assert!(text(&["id", "a]b"], SCHEMA).contains("PRIMARY KEY NONCLUSTERED ([id], [a]]b])"));
+        assert!(text(&["a]b"], &SCHEMA.replace("(8)", "(450)")).contains("PRIMARY KEY CLUSTERED"));
+        assert!(text(&["a]b"], &SCHEMA.replace("(8)", "(451)")).contains("PRIMARY KEY NONCLUSTERED"));
+        assert!(!text(&["id"], SCHEMA).contains("nats_sql_sink_sequence"));
+        assert!(!create_table(&table, &schema, None).contains("KEY"));
+    }
+}
