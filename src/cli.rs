@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
+use crate::keyed::Keyed;
 use crate::mssql::statements;
 use crate::operate;
 use crate::output;
@@ -119,7 +120,8 @@ fn ddl(args: &ConfigArgs) -> ExitCode {
         Err(code) => return code,
     };
     for (pipeline, schema) in &planned {
-        output::line(&format!("{};\n", statements::create_table(&pipeline.table, schema)));
+        let keyed = Keyed::of(pipeline, schema);
+        output::line(&format!("{};\n", statements::create_table(&pipeline.table, schema, keyed.as_ref())));
     }
     let keeps_state = |pipeline: &PipelineConfig| {
         pipeline.delivery == DeliveryGuarantee::ExactlyOnce || pipeline.receipts.is_some()
@@ -136,6 +138,7 @@ fn load(args: &ConfigArgs) -> Result<(Config, Vec<Planned>), ExitCode> {
     let config = Config::load(&args.config).map_err(|error| output::usage(&error.to_string()))?;
     let planned = run::load_schemas(&config)
         .map_err(|(path, error)| output::usage(&format!("schema {}: {error}", path.display())))?;
+    let planned = run::plan_keyed(planned).map_err(|message| output::usage(&message))?;
     run::check_memory(&config, &planned).map_err(|message| output::usage(&message))?;
     Ok((config, planned))
 }

@@ -13,6 +13,7 @@ pub mod status;
 pub mod config;
 pub mod identity;
 pub mod schema;
+pub mod keyed;
 pub mod budget;
 
 // The way of an event.

@@ -431,6 +431,7 @@ impl Partition {
             let first = part.first_event()?;
             Some(Receipt {
                 pipeline: Arc::clone(&self.shared.writer.pipeline),
+                table: self.shared.writer.config.table.quoted(),
                 partition: Some(self.position.partition),
                 batch: step.batch,
                 previous: Some(part.from),

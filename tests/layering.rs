@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "config",
     "identity",
     "schema",
+    "keyed",
     // a delivery carries the permit for its bytes
     "budget",
     "delivery",
