@@ -183,7 +183,8 @@ impl Default for WritersConfig {
 pub struct DeadLetterConfig {
     /// The stream that keeps them. It has to exist. Required.
     pub stream: String,
-    /// What their subjects begin with. The stream has to listen on it. Required.
+    /// What their subjects begin with: pipeline, stream, time and sequence follow. The stream has to listen on all
+    /// subjects below it. Required.
     pub subject: String,
 }
 
