@@ -192,7 +192,7 @@ pub fn names_objects_only(number: u32) -> bool {
 }
 
 /// The numbers of a duplicate key.
-const DUPLICATE_KEY: [u32; 2] = [2601, 2627];
+pub const DUPLICATE_KEY: [u32; 2] = [2601, 2627];
 
 /// Decides what happens after `error`, where rows are written so that a duplicate key means `duplicates`.
 pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
