@@ -32,6 +32,7 @@ use crate::nats::settle::Settler;
 use crate::nats::unreadable::Unreadable;
 use crate::nats::watch::Watch;
 use crate::nats::{consumer, lease};
+use crate::refusals::Refusals;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
 use crate::status::PipelineStatus;
@@ -256,6 +257,7 @@ impl Pipeline {
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
             duplicates: Duplicates::Stop,
+            refusals: Refusals::default(),
             deadlines,
             dead_letters,
             gate: gate.clone(),

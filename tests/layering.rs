@@ -27,6 +27,7 @@ const ORDER: &[&str] = &[
     "decode",
     "mssql",
     "bisect",
+    "refusals",
     "trouble",
     "writer",
     "worker",
