@@ -319,7 +319,6 @@ async fn keyed_an_unknown_outcome_is_no_duplicate() {
     let mut sql = world.sql().await;
     for mode in [UPSERT, INSERT_IF_ABSENT] {
         let name = world.table("unknown");
-        // the table is there before anything is lost
         let mut sink = sink_of(&world, "all", &name, &format!("{mode}\n{SMALL_BATCHES}"));
         let after = faults
             .script(Fault::new(Occasion::Commit, Effect::Disconnect(Moment::After)).every(3).at_most(3));
@@ -328,13 +327,21 @@ async fn keyed_an_unknown_outcome_is_no_duplicate() {
         let during = faults
             .script(Fault::new(Occasion::BulkLoad, Effect::Disconnect(Moment::During)).every(5).at_most(2));
         let failed = faults.script(Fault::new(Occasion::Commit, Effect::FailAfterWrite(40197.into())).nth(5));
-        let scripted = [after, before, during, failed].map(|fault| fault.expect("a fault"));
+        // as if somebody else had inserted a key in between
+        let duplicate = faults.script(Fault::new(Occasion::BulkLoad, Effect::Reject(2627.into())).nth(2));
+        let scripted = [after, before, during, failed, duplicate].map(|fault| fault.expect("a fault"));
         sink.start();
         world.settled(STREAM, &format!("{DURABLE}-all"), 2 * MINUTE).await;
         for fault in &scripted {
             assert!(fault.strikes() > 0, "a fault did not strike");
         }
         assert!(sink.metric("nats_sql_sink_outcomes_unknown_total").await.expect("a count") >= 3.0);
+        let (_, metrics) = sink.get("/metrics").await.expect("an answer");
+        assert!(
+            metrics.contains("number=\"2627\",disposition=\"retry\""),
+            "a duplicate key was not tried again"
+        );
+        assert_eq!(world.dead_letters().await.len(), 0);
         holds(&table(&mut sql, &name).await, mode, KEYS, EVENTS);
         faults.clear();
         assert!(sink.terminate(MINUTE).await.success());
