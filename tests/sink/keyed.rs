@@ -52,6 +52,21 @@ async fn table(sql: &mut Sql, table: &str) -> Table {
     found
 }
 
+/// The table is what [`versions`] leaves behind. Without a guard the first that was committed stays, which need not be the
+/// first in the stream: several pulls and writers are under way at once.
+fn holds(found: &Table, mode: &str, count: u64, events: u64) {
+    let reference = reference(mode, count, events);
+    if mode != INSERT_IF_ABSENT {
+        assert_eq!(found, &reference, "{mode}");
+        return;
+    }
+    assert!(found.keys().eq(reference.keys()), "{mode}: other keys");
+    let count = i64::try_from(count).unwrap();
+    for (key, (name, position)) in found {
+        assert_eq!((name, position % count), (&format!("v{position}"), *key), "{mode}: a row of two events");
+    }
+}
+
 /// A sink of some subjects of the stream, with a consumer of its own.
 fn sink_of(world: &World, subject: &str, table: &str, pipeline: &str) -> Sink {
     world.write("numbers.toml", numbers::SCHEMA);
@@ -75,11 +90,14 @@ async fn keyed_a_repeated_event_changes_nothing() {
     let mut sql = world.sql().await;
     for mode in [UPSERT, INSERT_IF_ABSENT, GUARDED_INSERT_IF_ABSENT] {
         let name = world.table("repeated");
-        for round in 0..2 {
+        let mut before = None;
+        for _ in 0..2 {
             let mut sink = sink_of(&world, "all", &name, &format!("{mode}\nbatch = {{ max_rows = 300 }}"));
             sink.start();
             world.settled(STREAM, &format!("{DURABLE}-all"), MINUTE).await;
-            assert_eq!(table(&mut sql, &name).await, reference(mode, KEYS, EVENTS), "{mode} {round}");
+            let found = table(&mut sql, &name).await;
+            holds(&found, mode, KEYS, EVENTS);
+            assert_eq!(before.get_or_insert(found.clone()), &found, "the repeats changed something: {mode}");
             let kept = sink.metric("nats_sql_sink_keyed_rows_total").await.expect("the metric");
             assert!((kept - 2_000.0).abs() < 0.5, "{kept} rows are counted");
             assert!(sink.terminate(MINUTE).await.success());
@@ -301,7 +319,6 @@ async fn keyed_an_unknown_outcome_is_no_duplicate() {
     let mut sql = world.sql().await;
     for mode in [UPSERT, INSERT_IF_ABSENT] {
         let name = world.table("unknown");
-        // the table is there before anything is lost
         let mut sink = sink_of(&world, "all", &name, &format!("{mode}\n{SMALL_BATCHES}"));
         let after = faults
             .script(Fault::new(Occasion::Commit, Effect::Disconnect(Moment::After)).every(3).at_most(3));
@@ -310,24 +327,22 @@ async fn keyed_an_unknown_outcome_is_no_duplicate() {
         let during = faults
             .script(Fault::new(Occasion::BulkLoad, Effect::Disconnect(Moment::During)).every(5).at_most(2));
         let failed = faults.script(Fault::new(Occasion::Commit, Effect::FailAfterWrite(40197.into())).nth(5));
-        let scripted = [after, before, during, failed].map(|fault| fault.expect("a fault"));
+        // as if somebody else had inserted a key in between
+        let duplicate = faults.script(Fault::new(Occasion::BulkLoad, Effect::Reject(2627.into())).nth(2));
+        let scripted = [after, before, during, failed, duplicate].map(|fault| fault.expect("a fault"));
         sink.start();
         world.settled(STREAM, &format!("{DURABLE}-all"), 2 * MINUTE).await;
         for fault in &scripted {
             assert!(fault.strikes() > 0, "a fault did not strike");
         }
         assert!(sink.metric("nats_sql_sink_outcomes_unknown_total").await.expect("a count") >= 3.0);
-        let found = table(&mut sql, &name).await;
-        match mode {
-            UPSERT => assert_eq!(found, reference(mode, KEYS, EVENTS)),
-            // the first that was committed, which need not be the first in the stream
-            _ => {
-                assert_eq!(found.len(), 700);
-                for (key, (name, position)) in found {
-                    assert_eq!((name, position % 700), (format!("v{position}"), key));
-                }
-            }
-        }
+        let (_, metrics) = sink.get("/metrics").await.expect("an answer");
+        assert!(
+            metrics.contains("number=\"2627\",disposition=\"retry\""),
+            "a duplicate key was not tried again"
+        );
+        assert_eq!(world.dead_letters().await.len(), 0);
+        holds(&table(&mut sql, &name).await, mode, KEYS, EVENTS);
         faults.clear();
         assert!(sink.terminate(MINUTE).await.success());
         let stream = world.jetstream.get_stream(STREAM).await.expect("the stream");
