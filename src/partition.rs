@@ -32,6 +32,7 @@ use crate::mssql::progress::{self, Position, Progress};
 use crate::nats::dead_letter::Reason;
 use crate::nats::gate::Gate;
 use crate::nats::reader::{Reader, Seen};
+use crate::nats::unreadable::NextUnreadable;
 use crate::trouble::Trouble;
 use crate::writer::{Keep, Writer, Wrote, refusal, undecodable};
 
@@ -222,6 +223,13 @@ impl Partition {
             gate: writer.gate.clone(),
             status: writer.status.clone(),
             retry_window: writer.retry_window,
+            unreadable: NextUnreadable {
+                client: shared.client.clone(),
+                stream: shared.stream.cached_info().config.name.clone(),
+                pipeline: Arc::clone(&writer.pipeline),
+                dead_letters: writer.dead_letters.clone(),
+                status: writer.status.clone(),
+            },
             out: chunks,
             seen,
             stop: stop.clone(),
