@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::decode::trial;
 use crate::mssql::statements;
 use crate::output;
 use crate::run::{self, Planned};
@@ -35,6 +36,9 @@ enum Command {
     Run(ConfigArgs),
     /// Print the CREATE TABLE statements for the tables of the configuration
     Ddl(ConfigArgs),
+    /// Decode what stdin holds, for a worker that suspects it
+    #[command(name = trial::COMMAND, hide = true)]
+    TryDecode,
     /// See the whole thing work on this machine: a NATS server, a database, events, and the comparison at the end
     #[cfg(feature = "local-stack")]
     Demo(crate::demo::DemoArgs),
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run_command(&args),
         Command::Ddl(args) => ddl(&args),
+        Command::TryDecode => trial::main(),
         #[cfg(feature = "local-stack")]
         Command::Demo(args) => crate::demo::demo(&args),
         #[cfg(feature = "local-stack")]

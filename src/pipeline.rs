@@ -124,7 +124,7 @@ impl Pipeline {
             ended.clone(),
         ));
         background.spawn(count_held(Arc::clone(&running.name), Arc::clone(&running.ledger)));
-        let limits = Limits::from(&self.config.batch);
+        let limits = Limits::from(&self.config);
         tokio::join!(
             async {
                 self.take_in(running, consumer, chunks).await;

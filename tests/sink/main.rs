@@ -13,6 +13,7 @@ mod flights;
 mod least_privilege;
 mod numbers;
 mod outage;
+mod poison;
 mod scale_out;
 mod stop;
 mod support;

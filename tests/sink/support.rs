@@ -311,10 +311,16 @@ pub struct Sink {
 
 impl Sink {
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// With further variables in its environment.
+    pub fn start_with(&mut self, environment: &[(&str, &str)]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
         let process = tokio::process::Command::new(env!("CARGO_BIN_EXE_nats-sql-sink"))
             .args(["run", "--config"])
             .arg(&self.config)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -336,6 +342,11 @@ impl Sink {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How it ended, where it did so by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().expect("it was started").try_wait().expect("a status")
     }
 
     pub async fn kill(&mut self) {
