@@ -124,7 +124,7 @@ impl Unreadable {
         let (stream, consumer) = (&info.stream_name, &info.name);
         let reply = format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.1.{published_at}.0");
         // Once by the stream, and how often by the consumer nobody knows.
-        self.ledger.claim(sequence, 2, Subject::from(reply))
+        self.ledger.claim(sequence, 2, published_at, Subject::from(reply))
     }
 }
 
