@@ -249,7 +249,9 @@ impl Puller {
             let mut repeated = 0;
             let mut ended = None;
             while let Some(message) = next.take() {
-                if let Some(status) = message.status {
+                // A stored message may have a status of its own: what has a position is a delivery.
+                let is_delivery = message.reply.as_deref().and_then(Position::parse).is_some();
+                if let Some(status) = message.status.filter(|_| !is_delivery) {
                     if message.subject == *pull {
                         ended = ended_by(status, message.description.as_deref())?;
                     }
