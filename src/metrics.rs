@@ -161,6 +161,10 @@ metrics! {
         "times that the consumer was found deleted or made anew under the same name",
         "nats_sql_sink_consumers_lost_total", &["pipeline"]
     );
+    EVENTS_REMOVED_UNSEEN_TOTAL = counter(
+        "events that the stream's limits removed before the consumer delivered them, at most; each worker counts all of them",
+        "nats_sql_sink_events_removed_unseen_total", &["pipeline"]
+    );
     HELD_EVENTS = gauge(
         "events received and neither acknowledged nor given back",
         "nats_sql_sink_held_events", &["pipeline"]
@@ -394,6 +398,7 @@ mod tests {
             repeated("p", 1);
             consumer("p", 5, 2);
             consumer_lost("p");
+            removed_unseen("p", 3);
             held("p", 2);
             budget(1000, 500);
             batch_cut("p", 2, 100, "age");

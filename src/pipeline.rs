@@ -30,7 +30,7 @@ use crate::nats::gate::Gate;
 use crate::nats::intake::Puller;
 use crate::nats::settle::Settler;
 use crate::nats::unreadable::Unreadable;
-use crate::nats::watch::Watch;
+use crate::nats::watch::{self, Watch};
 use crate::nats::{consumer, lease};
 use crate::refusals::Refusals;
 use crate::schema::Schema;
@@ -274,6 +274,8 @@ impl Pipeline {
             shutdown: self.shared.shutdown.clone(),
         };
         let worker = Worker { writer, settler };
+        // Last, so that a start which fails, and is tried again, counts nothing twice.
+        watch::count_before_start(name, stream.cached_info(), consumer.cached_info());
         Ok((consumer, worker))
     }
 

@@ -29,6 +29,10 @@ pub struct PipelineConfig {
     pub stream: String,
     /// The durable consumer, shared by all workers of this pipeline; made where it does not exist. Required.
     pub durable: String,
+    /// Make the consumer, and bring its settings in line. Where false it has to exist, nothing of it is changed, and settings
+    /// by which a promise could not be kept are refused. Default true.
+    #[serde(default = "default_manage_consumer")]
+    pub manage_consumer: bool,
     /// Which subjects of the stream: filters that do not overlap. Required.
     pub subjects: Vec<String>,
     /// The schema file. Required.
@@ -77,6 +81,10 @@ pub struct PipelineConfig {
     /// Where commits are announced. Default: nowhere.
     #[serde(default)]
     pub receipts: Option<ReceiptsConfig>,
+}
+
+fn default_manage_consumer() -> bool {
+    true
 }
 
 fn default_max_deliveries() -> u64 {

@@ -65,6 +65,11 @@ pub fn consumer_lost(pipeline: &str) {
     counter!(CONSUMERS_LOST_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
 }
 
+/// The stream's limits removed at most so many events before anybody received them.
+pub fn removed_unseen(pipeline: &str, events: u64) {
+    counter!(EVENTS_REMOVED_UNSEEN_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(events);
+}
+
 /// So many events are held now.
 pub fn held(pipeline: &str, events: usize) {
     gauge!(HELD_EVENTS.name, "pipeline" => pipeline.to_owned()).set(events as f64);
