@@ -10,7 +10,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::PullConsumer};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -144,7 +144,9 @@ impl Pipeline {
     /// Keeps the pullers running until a stop, or until the consumer is gone: then nothing is settled by it any more.
     async fn take_in(&self, running: &Running, consumer: PullConsumer, chunks: mpsc::Sender<Vec<Delivery>>) {
         let shutdown = &self.shared.shutdown;
+        let stalled = Arc::new(Notify::new());
         let watch = Watch {
+            stalled: Arc::clone(&stalled),
             consumer: consumer.clone(),
             pipeline: Arc::clone(&running.name),
             status: self.status.clone(),
@@ -161,7 +163,19 @@ impl Pipeline {
         };
         let pulling = async {
             while !shutdown.is_stopping() {
-                let Some(error) = self.pull(running, &consumer, &chunks).await else { return };
+                let failure = tokio::select! {
+                    failure = self.pull(running, &consumer, &chunks) => failure,
+                    // What the pullers have received and not handed on goes back with their claims.
+                    () = stalled.notified() => {
+                        metrics::pull_restarted(&running.name, "stalled");
+                        tracing::warn!(
+                            pipeline = %running.name,
+                            "the consumer has events and delivers none: pulling anew"
+                        );
+                        continue;
+                    }
+                };
+                let Some(error) = failure else { return };
                 let mut trouble = self.trouble(&running.name, &running.gate);
                 let next = trouble.met(&error);
                 shutdown.sleep(next.wait).await;

@@ -32,6 +32,7 @@ struct State {
     returned: Vec<Subject>,
     settled: Settled,
     tick: u32,
+    received: u64,
     is_retired: bool,
 }
 
@@ -50,6 +51,7 @@ impl Ledger {
     /// `deliveries` is how often the event has been delivered, this time included.
     pub fn claim(self: &Arc<Self>, sequence: u64, deliveries: u64, reply: Subject) -> Option<Claim> {
         let mut state = self.state();
+        state.received += 1;
         if state.is_retired || (deliveries > 1 && state.settled.contains(sequence)) {
             return None;
         }
@@ -70,6 +72,16 @@ impl Ledger {
     /// claimed by then, or will never be.
     pub fn begin_pull(self: &Arc<Self>) -> OpenPull {
         OpenPull { number: self.state().settled.begin_pull(), ledger: Arc::clone(self) }
+    }
+
+    /// Deliveries that were received so far, those included that got no claim.
+    pub fn received(&self) -> u64 {
+        self.state().received
+    }
+
+    /// Whether a pull is open.
+    pub fn is_pulling(&self) -> bool {
+        self.state().settled.is_pulling()
     }
 
     /// Whether the event at `sequence` is held.

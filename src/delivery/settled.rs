@@ -34,6 +34,11 @@ impl Settled {
         }
     }
 
+    /// Whether a pull is open.
+    pub(super) fn is_pulling(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// These were settled now.
     pub(super) fn add(&mut self, sequences: &[u64]) {
         if self.open.is_empty() || sequences.is_empty() {

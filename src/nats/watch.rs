@@ -5,6 +5,7 @@
 //! acknowledged once the change is seen.
 
 mod removed;
+mod stall;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,11 +14,13 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::consumer::{Info, PullConsumer};
 use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 pub use removed::count_before_start;
 
 use self::removed::Removed;
+use self::stall::{Sight, Stall};
 
 use crate::metrics;
 use crate::nats::unreadable::Unreadable;
@@ -45,6 +48,8 @@ pub struct Watch {
     pub ack_wait: Duration,
     /// Sets aside what breaks the connection.
     pub unreadable: Unreadable,
+    /// Told when the pulls are to be begun anew.
+    pub stalled: Arc<Notify>,
 }
 
 impl Watch {
@@ -57,6 +62,7 @@ impl Watch {
         let mut suspect_until = Instant::now() + SUSPECT_ACK_WAITS * self.ack_wait;
         let mut removed = None;
         let mut paused = None;
+        let mut stall = Stall::default();
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -76,6 +82,9 @@ impl Watch {
                             self.status.complain_after(Duration::ZERO, "the consumer is paused: resume it")
                         })
                     });
+                    if stall.look(self.sight(&info)) {
+                        self.stalled.notify_one();
+                    }
                     let now = self.unreadable.client.statistics().connects.load(Ordering::Relaxed);
                     if connects.replace(now).is_some_and(|before| before != now) {
                         suspect_until = Instant::now() + SUSPECT_ACK_WAITS * self.ack_wait;
@@ -92,6 +101,16 @@ impl Watch {
                     unanswered.get_or_insert_with(complain);
                 }
             }
+        }
+    }
+
+    fn sight(&self, info: &Info) -> Sight {
+        let most = usize::try_from(info.config.max_ack_pending).ok().filter(|most| *most > 0);
+        Sight {
+            pending: info.num_pending,
+            may_deliver: !info.paused && most.is_none_or(|most| info.num_ack_pending < most),
+            is_pulling: self.unreadable.ledger.is_pulling(),
+            received: self.unreadable.ledger.received(),
         }
     }
 
