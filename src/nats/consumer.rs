@@ -9,6 +9,7 @@ use async_nats::jetstream::{Context, ErrorCode};
 
 use crate::config::PipelineConfig;
 use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::nats::answers;
 
 /// Looks up a stream.
 ///
@@ -24,9 +25,7 @@ pub async fn stream(jetstream: &Context, name: &str, phase: Phase) -> Result<Str
                 format!("the stream {name:?} does not exist: create it"),
             )
         }
-        GetStreamErrorKind::JetStream(refusal) => {
-            refused(phase, &format!("stream {name:?}"), &refusal.to_string())
-        }
+        GetStreamErrorKind::JetStream(refusal) => answered(phase, &format!("stream {name:?}"), &refusal),
         GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
             Error::new(phase, ErrorKind::StreamSetup, format!("{name:?} cannot be the name of a stream"))
         }
@@ -87,9 +86,7 @@ async fn find(stream: &Stream, pipeline: &PipelineConfig, what: &str) -> Result<
         Ok(info) => Ok(Some(info)),
         Err(error) => match error.kind() {
             ConsumerInfoErrorKind::NotFound => Ok(None),
-            ConsumerInfoErrorKind::JetStream(refusal) => {
-                Err(refused(Phase::Nats, what, &refusal.to_string()))
-            }
+            ConsumerInfoErrorKind::JetStream(refusal) => Err(answered(Phase::Nats, what, &refusal)),
             ConsumerInfoErrorKind::InvalidName => Err(refused(Phase::Nats, what, "invalid name")),
             _ => Err(unavailable(Phase::Nats, &format!("asking for the {what}"), &error)),
         },
@@ -110,7 +107,7 @@ async fn update(
 ) -> Result<PullConsumer> {
     tracing::info!(pipeline = %pipeline.name, durable = %pipeline.durable, "bringing the consumer in line");
     stream.update_consumer(config).await.map_err(|error| match error.kind() {
-        ConsumerUpdateErrorKind::JetStream(refusal) => refused(Phase::Nats, what, &refusal.to_string()),
+        ConsumerUpdateErrorKind::JetStream(refusal) => answered(Phase::Nats, what, &refusal),
         ConsumerUpdateErrorKind::InvalidConsumerType | ConsumerUpdateErrorKind::InvalidName => {
             refused(Phase::Nats, what, &error.to_string())
         }
@@ -125,11 +122,19 @@ fn consumer_error(
 ) -> Error {
     use async_nats::jetstream::stream::ConsumerErrorKind as Kind;
     match kind {
-        Kind::JetStream(refusal) => refused(Phase::Nats, what, &refusal.to_string()),
+        Kind::JetStream(refusal) => answered(Phase::Nats, what, &refusal),
         Kind::InvalidConsumerType | Kind::InvalidName => refused(Phase::Nats, what, &error.to_string()),
         Kind::TimedOut | Kind::Request | Kind::Other => {
             unavailable(Phase::Nats, &format!("creating the {what}"), error)
         }
+    }
+}
+
+/// What JetStream answered with.
+fn answered(phase: Phase, what: &str, answer: &async_nats::jetstream::Error) -> Error {
+    match answers::kind(answer) {
+        ErrorKind::StreamSetup => refused(phase, what, &answer.to_string()),
+        kind => Error::new(phase, kind, format!("jetstream cannot look after the {what} just now: {answer}")),
     }
 }
 

@@ -413,6 +413,7 @@ fn ended_by(status: StatusCode, description: Option<&str>) -> Result<Option<Ende
             ErrorKind::StreamSetup,
             format!("the server ends the pull: {description}"),
         )),
+        429 => Ok(Some(Ended::Lost("too_many_requests"))),
         503 => Err(Error::new(
             Phase::Pull,
             ErrorKind::NatsUnavailable,
