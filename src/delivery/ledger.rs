@@ -33,6 +33,8 @@ struct State {
     again: Vec<Subject>,
     settled: Settled,
     tick: u32,
+    received: u64,
+    open_pulls: usize,
     is_retired: bool,
 }
 
@@ -59,6 +61,7 @@ impl Ledger {
         reply: Subject,
     ) -> Option<Claim> {
         let mut state = self.state();
+        state.received += 1;
         if state.is_retired {
             return None;
         }
@@ -79,6 +82,22 @@ impl Ledger {
                 Some(Claim { sequence: Some(sequence), ledger: Some(Arc::clone(self)) })
             }
         }
+    }
+
+    /// Takes note that a pull begins. It has ended when what is returned is dropped.
+    pub fn begin_pull(self: &Arc<Self>) -> OpenPull {
+        self.state().open_pulls += 1;
+        OpenPull { ledger: Arc::clone(self) }
+    }
+
+    /// Deliveries that were received so far, those included that got no claim.
+    pub fn received(&self) -> u64 {
+        self.state().received
+    }
+
+    /// Whether a pull is open.
+    pub fn is_pulling(&self) -> bool {
+        self.state().open_pulls > 0
     }
 
     /// Whether the event at `sequence` is held.
@@ -139,6 +158,18 @@ impl Ledger {
         // Every change under this lock leaves a map and a list that are right by themselves: a panic cannot leave it
         // half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pull that is open.
+#[derive(Debug)]
+pub struct OpenPull {
+    ledger: Arc<Ledger>,
+}
+
+impl Drop for OpenPull {
+    fn drop(&mut self) {
+        self.ledger.state().open_pulls -= 1;
     }
 }
 

@@ -160,6 +160,7 @@ impl Puller {
                     return self.leave(subscription, &pull, 0).await;
                 };
                 let whole_budget = reserved.permit.bytes() == self.budget.capacity();
+                let at_the_limit = reserved.bytes == self.limits().1;
                 match self.pull(&mut subscription, &pull, reserved, &mut average, &mut unanswered).await? {
                     Ended::Served => largest = largest.min(4 * average),
                     Ended::TooLarge if whole_budget => {
@@ -167,6 +168,13 @@ impl Puller {
                             Phase::Pull,
                             ErrorKind::StreamSetup,
                             "the next event is larger than `memory` allows to hold: raise `memory`",
+                        ));
+                    }
+                    Ended::TooLarge if at_the_limit => {
+                        return Err(Error::new(
+                            Phase::Pull,
+                            ErrorKind::StreamSetup,
+                            "the next event is larger than the consumer lets a pull ask for: raise its max_bytes",
                         ));
                     }
                     Ended::TooLarge => largest = (2 * largest).max(self.client.max_payload()),
@@ -201,7 +209,23 @@ impl Puller {
             } => permit,
         };
         let (messages, bytes) = covered(&self.schema, permit.bytes(), average);
-        Some(Reserved { permit, messages, bytes })
+        let (most_messages, most_bytes) = self.limits();
+        Some(Reserved { permit, messages: messages.min(most_messages), bytes: bytes.min(most_bytes) })
+    }
+
+    /// How long a pull is open.
+    fn expires(&self) -> Duration {
+        match self.consumer.cached_info().config.max_expires {
+            Duration::ZERO => PULL_EXPIRES,
+            limit => PULL_EXPIRES.min(limit),
+        }
+    }
+
+    /// Most messages and bytes that the consumer lets a pull ask for.
+    fn limits(&self) -> (usize, usize) {
+        let config = &self.consumer.cached_info().config;
+        let limit = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        (limit(config.max_batch), limit(config.max_bytes))
     }
 
     /// One pull: asks, and hands on what comes.
@@ -216,12 +240,13 @@ impl Puller {
         let Reserved { mut permit, messages, bytes } = reserved;
         let request = BatchConfig {
             batch: messages,
-            expires: Some(PULL_EXPIRES),
+            expires: Some(self.expires()),
             max_bytes: bytes,
             idle_heartbeat: IDLE_HEARTBEAT,
             ..BatchConfig::default()
         };
         metrics::pulled(&self.pipeline);
+        let _open = self.ledger.begin_pull();
         let asked = tokio::select! {
             biased;
             () = self.shutdown.stopping() => return Ok(Ended::Stopped(0)),
@@ -391,6 +416,7 @@ pub(super) fn ended_by(status: StatusCode, description: Option<&str>) -> Result<
             ErrorKind::StreamSetup,
             format!("the server ends the pull: {description}"),
         )),
+        429 => Ok(Some(Ended::Lost("too_many_requests"))),
         503 => Err(Error::new(
             Phase::Pull,
             ErrorKind::NatsUnavailable,
