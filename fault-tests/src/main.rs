@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod cell;
+mod chaos;
 mod counters;
 mod events;
 mod evidence;
@@ -15,6 +16,7 @@ mod reader;
 mod report;
 mod run;
 mod say;
+mod schedule;
 mod stand;
 mod table;
 mod truth;
@@ -38,6 +40,8 @@ struct Cli {
 enum Command {
     /// Run the faults, print the table, and exit with 1 where a cell is wrong
     Table(table::TableArgs),
+    /// Run faults at random moments on one stand, as the seed has it, and exit with 1 where a mode is wrong
+    Chaos(chaos::ChaosArgs),
     /// List the faults
     List,
     /// Serve SQL as a process of its own, for a fault that kills it
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         match cli.command {
             Command::Table(args) => table::run(&args).await,
+            Command::Chaos(args) => chaos::run(&args).await,
             Command::List => {
                 faults::all().for_each(|fault| say::line(&format!("{:<24} {}", fault.name, fault.does)));
                 Ok(true)

@@ -124,12 +124,25 @@ pub(crate) async fn end(
 
 /// How the lane's table and letters compare now.
 async fn account(stand: &Stand, lane: &Lane, client: &mut SqlClient) -> anyhow::Result<Account> {
-    let rows = client.rows(lane.mode).await?;
+    account_up_to(stand, lane, client, u64::MAX).await
+}
+
+/// The same, of the events up to this serial number.
+async fn account_up_to(
+    stand: &Stand,
+    lane: &Lane,
+    client: &mut SqlClient,
+    serial: u64,
+) -> anyhow::Result<Account> {
+    let mut rows = client.rows(lane.mode).await?;
+    rows.retain(|row| row.serial <= serial);
     let letters = stand.letters(lane.mode).await?;
-    let letters: Vec<u64> = letters.iter().map(|letter| letter.serial).collect();
+    let letters: Vec<u64> = letters.iter().map(|letter| letter.serial).filter(|one| *one <= serial).collect();
+    let mut events = lane.publisher.events();
+    events.retain(|event| event.serial <= serial);
     let lost = lane.publisher.lost();
     let rules = Rules { rows: lane.mode.rows, ordered: lane.mode.progress_in_sql, lost: &lost };
-    Ok(truth::compare(rules, &lane.publisher.events(), &rows, &letters))
+    Ok(truth::compare(rules, &events, &rows, &letters))
 }
 
 /// For each lane the seconds from the fault's end until all that was published before is in the table; `None` where
@@ -142,7 +155,7 @@ async fn recovered(stand: &Stand) -> anyhow::Result<Vec<Option<f64>>> {
     let mut seconds = vec![None; stand.lanes.len()];
     let mut client = stand.sql_client().await?;
     while started.elapsed() < RECOVERY && seconds.contains(&None) {
-        for (index, lane) in stand.lanes.iter().enumerate().filter(|(_, lane)| !lane.mode.name.is_empty()) {
+        for (index, lane) in stand.lanes.iter().enumerate() {
             if seconds[index].is_some() {
                 continue;
             }
@@ -154,7 +167,7 @@ async fn recovered(stand: &Stand) -> anyhow::Result<Vec<Option<f64>>> {
             let is_there = if lane.publisher.lost().is_empty() {
                 u64::try_from(client.number(&sql).await?)? >= expected[index]
             } else {
-                account(stand, lane, &mut client).await?.missing == 0
+                account_up_to(stand, lane, &mut client, lane.watermark).await?.missing == 0
             };
             if is_there {
                 seconds[index] = Some(lifted.elapsed().as_secs_f64());

@@ -40,7 +40,7 @@ pub(super) const FAULTS: &[Fault] = &[
         },
         starts_workers: true,
         strike: |stand| Box::pin(kill_leaders(stand)),
-        proofs: disconnected,
+        proofs: |_| Vec::new(),
         duplicates: Duplicates::AcksLost,
     },
     Fault {

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Duplicates, Fault};
 use crate::events::{Bad, BadRule};
 use crate::evidence::Proof;
-use crate::stand::{Stand, StandOptions};
+use crate::stand::{Lane, Stand, StandOptions};
 use crate::wait::{self, PATIENCE};
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -62,7 +62,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "dead-letter-window",
         title: "an outage longer than the dead-letter stream's duplicate window",
-        does: "The way from NATS to the worker has a delay and then passes nothing until each pipeline has dead letters without a confirmation, and for 10 s at least; the dead-letter streams know repeats for 2 s.",
+        does: "Nothing passes from NATS to the worker for 10 s, again and again until each pipeline has had dead letters without a confirmation; the dead-letter streams know repeats for 2 s.",
         takes: 60,
         options: || StandOptions {
             duplicate_window: Duration::from_secs(2),
@@ -166,19 +166,29 @@ async fn dead_letters_missing(stand: &mut Stand) -> anyhow::Result<()> {
 async fn outlast_window(stand: &mut Stand) -> anyhow::Result<()> {
     /// Makes it likely that letters are on their way when answers stop.
     const ROUND_TRIP: Duration = Duration::from_secs(2);
+    /// Outages, at most: each finds letters on their way by chance.
+    const OUTAGES: usize = 8;
     let proxy = stand.nats_proxy.as_ref().context("a proxy")?;
-    proxy.add_latency(ROUND_TRIP);
-    tokio::time::sleep(3 * ROUND_TRIP).await;
-    proxy.stall(Direction::ToClient);
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let unconfirmed = stand
-        .every_lane("a dead letter is not confirmed", PATIENCE, |stand, mode| {
-            stand.count_of(mode, "nats_errors_total", &[("phase", "dead_letter")]) > 0.0
-        })
-        .await;
-    proxy.pass();
+    let mut outages = 0;
+    let struck = |stand: &Stand| {
+        let unconfirmed =
+            |lane: &Lane| stand.count_of(lane.mode, "nats_errors_total", &[("phase", "dead_letter")]) > 0.0;
+        stand.lanes.iter().all(unconfirmed)
+    };
+    while outages < OUTAGES && !struck(stand) {
+        outages += 1;
+        proxy.add_latency(ROUND_TRIP);
+        tokio::time::sleep(3 * ROUND_TRIP).await;
+        proxy.stall(Direction::ToClient);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        proxy.pass();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
     stand.lift();
-    unconfirmed
+    for lane in &mut stand.lanes {
+        lane.seen.push(format!("{outages} outages of 10 s"));
+    }
+    Ok(())
 }
 
 async fn shared_dead_letters(stand: &mut Stand) -> anyhow::Result<()> {

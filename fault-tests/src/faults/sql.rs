@@ -230,7 +230,9 @@ async fn drop_tables(stand: &mut Stand) -> anyhow::Result<()> {
         client.execute("BEGIN TRANSACTION").await?;
         // whoever writes to it is waited for, and nobody begins to
         client.execute(&format!("ALTER TABLE {table} ADD locked int NULL")).await?;
-        client.execute(&format!("SELECT row_id, {COLUMNS} INTO dbo.{name}_copy FROM {table}")).await?;
+        client
+            .execute(&format!("SELECT row_id + 0 AS place, {COLUMNS} INTO dbo.{name}_copy FROM {table}"))
+            .await?;
         client.execute(&format!("DROP TABLE {table}")).await?;
         client.execute("COMMIT TRANSACTION").await?;
     }
@@ -243,7 +245,7 @@ async fn drop_tables(stand: &mut Stand) -> anyhow::Result<()> {
         }
         client
             .execute(&format!(
-                "INSERT INTO {table} ({COLUMNS}) SELECT {COLUMNS} FROM dbo.{name}_copy ORDER BY row_id"
+                "INSERT INTO {table} ({COLUMNS}) SELECT {COLUMNS} FROM dbo.{name}_copy ORDER BY place"
             ))
             .await?;
         client.execute("COMMIT TRANSACTION").await?;

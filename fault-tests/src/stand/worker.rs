@@ -1,6 +1,6 @@
 //! A worker: the built program as a process of its own, run with one configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -139,11 +139,6 @@ impl Worker {
     /// Its log, of all its processes.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Where its log is.
-    pub(crate) fn log_file(&self) -> &Path {
-        &self.log
     }
 
     fn tail(&self) -> String {
