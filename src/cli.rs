@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::mssql::statements;
 use crate::output;
 use crate::run::{self, Planned};
@@ -33,7 +33,7 @@ enum Command {
     /// What the outside world can mend (a server away, a table missing, a right not yet granted) does not end it: it is
     /// not ready, says why on /readyz and in the log, and tries again.
     Run(ConfigArgs),
-    /// Print the CREATE TABLE statements for the tables of the configuration
+    /// Print the CREATE TABLE statements for the tables of the configuration, and for those that the sink keeps its own
     Ddl(ConfigArgs),
     /// See the whole thing work on this machine: a NATS server, a database, events, and the comparison at the end
     #[cfg(feature = "local-stack")]
@@ -98,6 +98,14 @@ fn ddl(args: &ConfigArgs) -> ExitCode {
     };
     for (pipeline, schema) in &planned {
         output::line(&format!("{};\n", statements::create_table(&pipeline.table, schema)));
+    }
+    let keeps_state = |pipeline: &PipelineConfig| {
+        pipeline.delivery == DeliveryGuarantee::ExactlyOnce || pipeline.receipts.is_some()
+    };
+    if planned.iter().any(|(pipeline, _)| keeps_state(pipeline)) {
+        for statement in statements::state::create_state() {
+            output::line(&format!("{statement};\n"));
+        }
     }
     ExitCode::SUCCESS
 }

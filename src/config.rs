@@ -5,6 +5,7 @@
 
 mod nats;
 mod parse;
+mod partitions;
 mod pipeline;
 mod problem;
 mod secret;
@@ -23,6 +24,7 @@ use serde::Deserialize;
 
 pub use nats::{NatsAuth, NatsConfig, NatsTlsConfig};
 pub use parse::Environment;
+pub use partitions::{Layout, MAX_PARTITIONS, covers};
 pub use pipeline::{
     BatchConfig, DeadLetterConfig, DeliveryGuarantee, MAX_BATCH_ROWS, OnGap, PartitionsConfig,
     PipelineConfig, ReceiptsConfig, WriteMode, WritersConfig,
@@ -182,7 +184,10 @@ impl Config {
                 let problem = Problem::new(format!("pipeline[{index}].name"), message);
                 checks.refuse(problem.with_value(quote(&pipeline.name)));
             }
-            if let Some(earlier) = consumers.insert((&pipeline.stream, &pipeline.durable), index) {
+            // in exactly_once a name only begins with it
+            if pipeline.delivery == DeliveryGuarantee::AtLeastOnce
+                && let Some(earlier) = consumers.insert((&pipeline.stream, &pipeline.durable), index)
+            {
                 let message = format!("pipeline[{earlier}] has the same durable on the same stream");
                 let problem = Problem::new(format!("pipeline[{index}].durable"), message);
                 let hint = "two tables want two consumers, each of which sees every event";

@@ -23,6 +23,8 @@ pub enum Disposition {
     Bisect,
     /// The batch may or may not be committed.
     OutcomeUnknown,
+    /// Somebody else has moved the partition's progress: read where it is, and go on from there.
+    StartAgain,
     /// The login was refused: once again with a fresh secret or token.
     Reauthenticate,
     /// Somebody has to mend something: not ready, say why, and try again slowly.
@@ -39,8 +41,31 @@ impl Disposition {
             Disposition::ReloadShape => "reload_shape",
             Disposition::Bisect => "bisect",
             Disposition::OutcomeUnknown => "outcome_unknown",
+            Disposition::StartAgain => "start_again",
             Disposition::Reauthenticate => "reauthenticate",
             Disposition::Stop => "stop",
+        }
+    }
+}
+
+/// What it means that a unique index of the table holds the key of a row already: that follows from how rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Duplicates {
+    /// Nobody wrote the row before, as far as is known, and such a table is refused: somebody has changed it.
+    #[default]
+    Stop,
+    /// Rows are written by key, and somebody else was quicker with this one: the next try finds it.
+    Retry,
+    /// Each event is written once, so the event itself repeats a key.
+    Bisect,
+}
+
+impl From<Duplicates> for Disposition {
+    fn from(duplicates: Duplicates) -> Self {
+        match duplicates {
+            Duplicates::Stop => Disposition::Stop,
+            Duplicates::Retry => Disposition::Retry,
+            Duplicates::Bisect => Disposition::Bisect,
         }
     }
 }
@@ -48,6 +73,9 @@ impl Disposition {
 /// Thrown by this program's own commit statement when there is no transaction to commit any more. From the range that
 /// is free for applications, from 50,000 on.
 pub const TRANSACTION_GONE: u32 = 51_317;
+
+/// Thrown by it where the partition's progress is not where the batch begins, or may not go where it ends.
+pub const SUPERSEDED: u32 = 51_318;
 
 /// What a server error number means here.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +91,7 @@ const fn rule(number: u32, disposition: Disposition, meaning: &'static str) -> R
 
 /// Sorted by number: a test says so, and that none is there twice.
 const RULES: &[Rule] = {
-    use Disposition::{Bisect, Reauthenticate, ReloadShape, Retry, SlowDown, SmallerBatch, Stop};
+    use Disposition::{Bisect, Reauthenticate, ReloadShape, Retry, SlowDown, SmallerBatch, StartAgain, Stop};
     &[
         rule(207, Stop, "a column is missing"),
         rule(208, Stop, "the table is missing, or the user may not see it"),
@@ -83,7 +111,7 @@ const RULES: &[Rule] = {
         rule(1204, SmallerBatch, "the server is out of locks"),
         rule(1205, Retry, "deadlock victim"),
         rule(1222, Retry, "lock request timed out"),
-        // Only a table without a key of ours can be appended to, so a duplicate is no event's fault here.
+        // As `Duplicates` says.
         rule(2601, Stop, "a unique index already holds this key"),
         rule(2627, Stop, "a unique or primary key constraint already holds this key"),
         rule(2628, Bisect, "a value is too long for its column"),
@@ -136,6 +164,7 @@ const RULES: &[Rule] = {
         rule(49919, SlowDown, "too many create or update operations"),
         rule(49920, SlowDown, "too many operations"),
         rule(TRANSACTION_GONE, Retry, "the server had rolled the transaction back before its commit"),
+        rule(SUPERSEDED, StartAgain, "the partition's progress is not where this batch begins"),
     ]
 };
 
@@ -153,14 +182,18 @@ pub fn names_objects_only(number: u32) -> bool {
     matches!(number, 207 | 208 | 229 | 262 | 916 | 1088 | 1105 | 4060 | 4834 | 9002 | 18456 | 40613 | 40615)
 }
 
-/// Decides what happens after `error`.
-pub fn disposition(error: &Error) -> Disposition {
+/// The numbers of a duplicate key.
+const DUPLICATE_KEY: [u32; 2] = [2601, 2627];
+
+/// Decides what happens after `error`, where rows are written so that a duplicate key means `duplicates`.
+pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
     match (&error.kind, error.phase) {
         // From class 20 on the server ends the connection, and no longer says what became of the commit.
         (
             ErrorKind::Server { class: 20.., .. } | ErrorKind::SqlIo(_) | ErrorKind::SqlProtocol,
             Phase::Commit,
         ) => Disposition::OutcomeUnknown,
+        (ErrorKind::Server { number, .. }, _) if DUPLICATE_KEY.contains(number) => duplicates.into(),
         (ErrorKind::Server { number, .. }, _) => {
             rule_for(*number).map_or(Disposition::Stop, |rule| rule.disposition)
         }
@@ -189,6 +222,10 @@ pub fn disposition(error: &Error) -> Disposition {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn disposition(error: &Error) -> Disposition {
+        super::disposition(error, Duplicates::Stop)
+    }
 
     fn server(phase: Phase, number: u32, class: u8) -> Error {
         Error::new(phase, ErrorKind::Server { number, class }, "")
@@ -241,6 +278,23 @@ mod tests {
     #[test]
     fn a_definite_refusal_of_the_commit_is_not_unknown() {
         assert_eq!(disposition(&server(Phase::Commit, 3930, 16)), Disposition::Retry);
+    }
+
+    #[test]
+    fn a_duplicate_key_means_what_the_way_of_writing_makes_of_it() {
+        for number in DUPLICATE_KEY {
+            for (duplicates, expected) in [
+                (Duplicates::Stop, Disposition::Stop),
+                (Duplicates::Retry, Disposition::Retry),
+                (Duplicates::Bisect, Disposition::Bisect),
+            ] {
+                assert_eq!(
+                    super::disposition(&server(Phase::Load, number, 14), duplicates),
+                    expected,
+                    "{number}"
+                );
+            }
+        }
     }
 
     #[test]

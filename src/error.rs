@@ -20,10 +20,14 @@ pub enum Phase {
     Load,
     /// From the moment on when `COMMIT` may have reached the server.
     Commit,
+    /// Reading how far a partition is read, or who reads it.
+    Progress,
     /// Publishing to the dead-letter stream.
     DeadLetter,
     /// Telling JetStream what became of a delivery.
     Settle,
+    /// Announcing a commit.
+    Receipt,
 }
 
 impl Phase {
@@ -37,8 +41,10 @@ impl Phase {
             Phase::Target => "target",
             Phase::Load => "load",
             Phase::Commit => "commit",
+            Phase::Progress => "progress",
             Phase::DeadLetter => "dead_letter",
             Phase::Settle => "settle",
+            Phase::Receipt => "receipt",
         }
     }
 }

@@ -23,7 +23,11 @@ pub mod decode;
 pub mod mssql;
 pub mod bisect;
 pub mod trouble;
+pub mod writer;
 pub mod worker;
+pub mod partition;
+pub mod sharing;
+pub mod receipts;
 pub mod pipeline;
 
 // The process and its commands.

@@ -161,6 +161,30 @@ metrics! {
         "times that the consumer was found deleted or made anew under the same name",
         "nats_sql_sink_consumers_lost_total", &["pipeline"]
     );
+    EVENTS_REMOVED_UNSEEN_TOTAL = counter(
+        "events, at most, that the stream's limits removed before they were read",
+        "nats_sql_sink_events_removed_unseen_total", &["pipeline"]
+    );
+    PARTITIONS_OWNED = gauge(
+        "partitions that this worker reads, in exactly_once",
+        "nats_sql_sink_partitions_owned", &["pipeline"]
+    );
+    PARTITIONS_CLAIMED_TOTAL = counter(
+        "partitions that this worker began to read, in exactly_once: free ones, and those of an expired lease",
+        "nats_sql_sink_partitions_claimed_total", &["pipeline", "from"]
+    );
+    PARTITION_RESTARTS_TOTAL = counter(
+        "times that a partition was begun again from the progress in the database, in exactly_once",
+        "nats_sql_sink_partition_restarts_total", &["pipeline"]
+    );
+    RECEIPTS_PUBLISHED_TOTAL = counter(
+        "receipts that their stream confirmed",
+        "nats_sql_sink_receipts_published_total", &["pipeline"]
+    );
+    RECEIPTS_WAITING = gauge(
+        "receipts in the database that are not confirmed yet, as the worker sees it that publishes them",
+        "nats_sql_sink_receipts_waiting", &["pipeline"]
+    );
     HELD_EVENTS = gauge(
         "events received and neither acknowledged nor given back",
         "nats_sql_sink_held_events", &["pipeline"]
@@ -390,6 +414,12 @@ mod tests {
             repeated("p", 1);
             consumer("p", 5, 2);
             consumer_lost("p");
+            removed_unseen("p", 3);
+            partitions_owned("p", 2);
+            partition_claimed("p", "expired");
+            partition_restarted("p");
+            receipts_published("p", 1);
+            receipts_waiting("p", 1);
             held("p", 2);
             budget(1000, 500);
             batch_cut("p", 2, 100, "age");

@@ -1,4 +1,5 @@
-//! NATS: the connection, and what is done over it. `intake` pulls, `lease` keeps what is held, `dead_letter` sets bad
+//! NATS: the connection, and what is done over it. `intake` pulls, `lease` keeps what is held, `reader` reads a
+//! partition in order, `dead_letter` sets bad
 //! events aside, `settle` acknowledges and gives back.
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub mod dead_letter;
 pub mod gate;
 pub mod intake;
 pub mod lease;
+pub mod reader;
 pub mod reply;
 pub mod settle;
 pub mod unreadable;

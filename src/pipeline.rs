@@ -6,24 +6,28 @@
 //!
 //! Each channel has a bound, and what is in them is charged to the budget. A stop closes them from the left.
 
+mod once;
+
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::batcher::{self, Limits};
 use crate::budget::Budget;
-use crate::config::{Config, PipelineConfig};
+use crate::config::{Config, DeliveryGuarantee, PipelineConfig, WriteMode};
 use crate::decode::{DecodePool, Decoder};
 use crate::delivery::{Delivery, Ledger};
+use crate::disposition::Duplicates;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
-use crate::mssql::connect::Pool;
-use crate::mssql::target;
+use crate::mssql::connect::{Connector, Pool, Session};
+use crate::mssql::progress;
+use crate::mssql::target::{self, Target};
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
 use crate::nats::intake::Puller;
@@ -31,12 +35,14 @@ use crate::nats::settle::Settler;
 use crate::nats::unreadable::Unreadable;
 use crate::nats::watch::Watch;
 use crate::nats::{consumer, lease};
+use crate::receipts::Receipts;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
 use crate::status::PipelineStatus;
 use crate::telemetry;
 use crate::trouble::Trouble;
 use crate::worker::{self, Worker};
+use crate::writer::Writer;
 
 /// Pulls that are open at once: while one is answered the next is on its way.
 const PULLERS: usize = 2;
@@ -88,6 +94,9 @@ impl Pipeline {
     pub async fn run(self) {
         let name: Arc<str> = Arc::from(self.config.name.as_str());
         let gate = Gate::default();
+        if self.config.delivery == DeliveryGuarantee::ExactlyOnce {
+            return self.run_once(&name, &gate).await;
+        }
         while !self.shared.shutdown.is_stopping() {
             self.status.not_started("starting");
             let prepared = self.until_done(&name, &gate, || self.prepare(&name, &gate)).await;
@@ -121,6 +130,7 @@ impl Pipeline {
             ended.clone(),
         ));
         background.spawn(count_held(Arc::clone(&running.name), Arc::clone(&running.ledger)));
+        let announcing = self.announce(&running.name);
         let limits = Limits::from(&self.config.batch);
         tokio::join!(
             async {
@@ -131,11 +141,30 @@ impl Pipeline {
             worker::run(Arc::clone(&running.worker), batches_in),
         );
         background.shutdown().await;
+        announcing.end().await;
         // Whatever was dropped without a verdict up to here goes back at once, not after `ack_wait`.
         ended.cancel();
         if let Err(error) = giving_back.await {
             tracing::error!(pipeline = %running.name, %error, "giving back ended by a defect of this program");
         }
+    }
+
+    /// Announces commits in the background, where that is asked for.
+    fn announce(&self, name: &Arc<str>) -> Announcing {
+        let ended = CancellationToken::new();
+        let task = self.config.receipts.as_ref().map(|config| {
+            let receipts = Receipts {
+                client: self.shared.client.clone(),
+                connector: Connector::new(self.shared.config.sql.clone()),
+                pipeline: Arc::clone(name),
+                subject: config.subject.clone(),
+                status: self.status.clone(),
+                retry_window: self.shared.config.retry_window,
+                shutdown: self.shared.shutdown.clone(),
+            };
+            tokio::spawn(receipts.run(ended.clone().cancelled_owned()))
+        });
+        Announcing { ended, task }
     }
 
     /// Keeps the pullers running until a stop, or until the consumer is gone: then nothing is settled by it any more.
@@ -150,7 +179,7 @@ impl Pipeline {
             unreadable: Unreadable {
                 client: self.shared.client.clone(),
                 pipeline: Arc::clone(&running.name),
-                dead_letters: running.worker.dead_letters.clone(),
+                dead_letters: running.worker.writer.dead_letters.clone(),
                 settler: running.settler.clone(),
                 ledger: Arc::clone(&running.ledger),
                 status: self.status.clone(),
@@ -213,7 +242,7 @@ impl Pipeline {
             client: self.shared.client.clone(),
             consumer,
             pipeline: Arc::clone(&running.name),
-            schema: Arc::clone(&running.worker.schema),
+            schema: Arc::clone(&running.worker.writer.schema),
             budget: self.shared.budget.clone(),
             share: self.shared.budget.capacity() / (2 * pullers.max(1)),
             ledger: Arc::clone(&running.ledger),
@@ -231,44 +260,79 @@ impl Pipeline {
         let stream = consumer::stream(&jetstream, &self.config.stream, Phase::Nats).await?;
         let dead_letters = DeadLetters::prepare(jetstream, &self.config, stream.cached_info()).await?;
         let consumer = consumer::ensure(&stream, &self.config).await?;
-
-        let sql = &self.shared.config.sql;
-        let deadlines = Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout };
         let mut leased = self.shared.pool.get().await?;
-        let reading =
-            target::prepare(leased.session()?, &self.config.table, &self.schema, self.config.create_table);
-        let target = tokio::time::timeout(deadlines.statement, reading)
-            .await
-            .map_err(|_elapsed| Error::sql_timeout(Phase::Target, "reading the table's shape"))??;
+        let preparing = async {
+            let session = leased.session()?;
+            if self.config.receipts.is_some() {
+                progress::prepare(session, self.config.create_table).await?;
+            } else {
+                progress::refuse_delayed_durability(session).await?;
+            }
+            self.target(session).await
+        };
+        let target = self.within(preparing, "reading the table's shape").await?;
         leased.give_back();
+        let writer = self.writer(name, gate, target, dead_letters)?;
+        let settler = Settler {
+            client: self.shared.client.clone(),
+            pipeline: Arc::clone(name),
+            status: self.status.clone(),
+            retry_window: self.shared.config.retry_window,
+            shutdown: self.shared.shutdown.clone(),
+        };
+        Ok((consumer, Worker { writer, settler }))
+    }
+
+    async fn target(&self, session: &mut Session) -> Result<Target> {
+        target::prepare(session, &self.config.table, &self.schema, self.config.create_table).await
+    }
+
+    /// Runs statements for no longer than one may take.
+    async fn within<T>(&self, statements: impl Future<Output = Result<T>>, what: &str) -> Result<T> {
+        tokio::time::timeout(self.shared.config.sql.command_timeout, statements)
+            .await
+            .map_err(|_elapsed| Error::sql_timeout(Phase::Target, what))?
+    }
+
+    /// What decodes and writes, for a table as it is now.
+    fn writer(
+        &self,
+        name: &Arc<str>,
+        gate: &Gate,
+        target: Target,
+        dead_letters: DeadLetters,
+    ) -> Result<Writer> {
+        let sql = &self.shared.config.sql;
         for decision in &target.decisions {
             tracing::info!(pipeline = %name, table = %self.config.table, decision = %decision, "target table");
         }
         let schema = target
             .with_encodings(&self.schema)
             .map_err(|error| Error::new(Phase::Target, ErrorKind::TableShape, error.to_string()))?;
-        let worker = Worker {
+        Ok(Writer {
             pipeline: Arc::clone(name),
             decoder: Decoder::new(&schema, &self.shared.decode_pool),
             schema: Arc::new(schema),
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
-            deadlines,
+            duplicates: self.duplicates(),
+            deadlines: Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout },
             dead_letters,
-            settler: Settler {
-                client: self.shared.client.clone(),
-                pipeline: Arc::clone(name),
-                status: self.status.clone(),
-                retry_window: self.shared.config.retry_window,
-                shutdown: self.shared.shutdown.clone(),
-            },
             gate: gate.clone(),
             status: self.status.clone(),
             retry_window: self.shared.config.retry_window,
             shutdown: self.shared.shutdown.clone(),
             config: self.config.clone(),
-        };
-        Ok((consumer, worker))
+        })
+    }
+
+    /// What a duplicate key means, by how rows are written.
+    fn duplicates(&self) -> Duplicates {
+        match (self.config.write, self.config.delivery) {
+            (WriteMode::InsertIfAbsent | WriteMode::Upsert, _) => Duplicates::Retry,
+            (WriteMode::Append, DeliveryGuarantee::ExactlyOnce) => Duplicates::Bisect,
+            (WriteMode::Append, DeliveryGuarantee::AtLeastOnce) => Duplicates::Stop,
+        }
     }
 
     /// Tries until it is done; `None` at a stop. While it is not, the pipeline is not ready.
@@ -300,6 +364,24 @@ impl Pipeline {
 
     fn trouble(&self, name: &Arc<str>, gate: &Gate) -> Trouble {
         Trouble::new(Arc::clone(name), &self.status, gate.clone(), self.shared.config.retry_window)
+    }
+}
+
+/// Commits are being announced, or nobody wants that.
+struct Announcing {
+    ended: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Announcing {
+    /// Nothing more is committed: waits until what was is announced, or a while has passed.
+    async fn end(self) {
+        self.ended.cancel();
+        if let Some(task) = self.task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "announcing commits ended by a defect of this program");
+        }
     }
 }
 

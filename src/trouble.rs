@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::disposition::{Disposition, disposition};
+use crate::disposition::{Disposition, Duplicates, disposition};
 use crate::error::Error;
 use crate::metrics;
 use crate::nats::gate::{Closed, Gate};
@@ -28,6 +28,7 @@ pub struct Trouble {
     reauthenticated: bool,
     reloads: u32,
     closed: Option<Closed>,
+    duplicates: Duplicates,
 }
 
 /// What to do before the next try.
@@ -54,12 +55,18 @@ impl Trouble {
             reauthenticated: false,
             reloads: 0,
             closed: None,
+            duplicates: Duplicates::default(),
         }
+    }
+
+    /// Of work in which a duplicate key means this.
+    pub fn with_duplicates(self, duplicates: Duplicates) -> Self {
+        Self { duplicates, ..self }
     }
 
     /// Takes note of an error, tells the log, the metrics and the status, and says what is next.
     pub fn met(&mut self, error: &Error) -> Next {
-        let disposition = self.bounded(disposition(error));
+        let disposition = self.bounded(disposition(error, self.duplicates));
         metrics::error_met(&self.pipeline, error, disposition);
         let text = telemetry::describe(error);
         let stops = matches!(disposition, Disposition::Stop | Disposition::Bisect);
@@ -99,7 +106,6 @@ impl Trouble {
                 self.reloads += 1;
                 disposition
             }
-            // Finding the bad row comes with a later version: until then a person has to.
             other => other,
         }
     }

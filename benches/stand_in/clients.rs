@@ -10,7 +10,7 @@ use nats_sql_sink::config::SqlConfig;
 use nats_sql_sink::decode::{DecodePool, Decoder};
 use nats_sql_sink::delivery::Event;
 use nats_sql_sink::mssql::bulk::Deadlines;
-use nats_sql_sink::mssql::commit;
+use nats_sql_sink::mssql::commit::{self, Commit, Rows};
 use nats_sql_sink::mssql::connect::{Connector, Pool};
 use nats_sql_sink::mssql::target::{self, Target};
 use nats_sql_sink::schema::Schema;
@@ -126,9 +126,8 @@ impl Writer {
         let Sink { target, schema, rows, .. } = self.sink.as_ref();
         for _ in 0..loads {
             let session = self.pool.get().await.unwrap();
-            Box::pin(commit::write(session, target, schema, std::slice::from_ref(rows), DEADLINES))
-                .await
-                .unwrap();
+            let rows = Rows { target, schema, parts: std::slice::from_ref(rows), deadlines: DEADLINES };
+            Box::pin(commit::write(session, rows, &Commit::default())).await.unwrap();
         }
         (loads * ROWS_OF_A_LOAD) as u64
     }

@@ -27,7 +27,10 @@ pub struct PipelineConfig {
     pub name: String,
     /// The JetStream stream. It has to exist. Required.
     pub stream: String,
-    /// The durable consumer, shared by all workers of this pipeline; made where it does not exist. Required.
+    /// The durable consumer, shared by all workers of this pipeline; made where it does not exist. In `exactly_once`, where
+    /// each partition has a consumer for as long as it is read, what their names begin with. Required in
+    /// `at_least_once`; else the default is `name`.
+    #[serde(default)]
     pub durable: String,
     /// Which subjects of the stream: filters that do not overlap. Required.
     pub subjects: Vec<String>,
@@ -50,13 +53,13 @@ pub struct PipelineConfig {
     /// The column whose higher value wins, for `upsert`. Default: none.
     #[serde(default)]
     pub sequence_column: Option<Identifier>,
-    /// How the stream is divided, for `exactly_once`. Default: none.
+    /// How the stream is divided, for `exactly_once`. Default: one partition.
     #[serde(default)]
     pub partitions: Option<PartitionsConfig>,
-    /// How long a worker owns a partition without renewing, for `exactly_once`. Default: none.
+    /// How long a worker owns a partition without renewing, for `exactly_once`, 1 s to 1 h. Default 10 s.
     #[serde(default, with = "humantime_serde")]
     pub lease: Option<Duration>,
-    /// What to do when the stream's limits removed events unseen, for `exactly_once`. Default: none.
+    /// What to do when the stream's limits removed events unseen, for `exactly_once`. Default `stop`.
     #[serde(default)]
     pub on_gap: Option<OnGap>,
     /// Without effect in this version: after so many deliveries an event is to be taken alone, and dead-lettered when
@@ -94,7 +97,7 @@ pub enum DeliveryGuarantee {
     /// Every event arrives; a few may arrive twice after a crash.
     #[default]
     AtLeastOnce,
-    /// Every event arrives once. Not in this version yet.
+    /// Every event is in the table once: SQL keeps, in the same transaction, how far the stream is read.
     ExactlyOnce,
 }
 
@@ -112,16 +115,17 @@ pub enum WriteMode {
 }
 
 /// `on_gap`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnGap {
     /// The pipeline stops, and says what is missing.
+    #[default]
     Stop,
     /// The gap is counted and reported, and the pipeline goes on behind it.
     Continue,
 }
 
-/// `partitions`: lists of subjects, or a count with a pattern. Not in this version yet.
+/// `partitions`: lists of subjects, or a count with a pattern.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartitionsConfig {
@@ -183,11 +187,11 @@ pub struct DeadLetterConfig {
     pub subject: String,
 }
 
-/// `receipts`. Not in this version yet.
+/// `receipts`: each commit is announced.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiptsConfig {
-    /// The subject that they are published on. Required.
+    /// The subject that they are published on. A stream has to take it. Required.
     pub subject: String,
 }
 
@@ -196,6 +200,7 @@ impl PipelineConfig {
     pub(super) fn validate(&self, checks: &mut Checks<'_>, memory: usize, max_connections: usize) {
         self.validate_names(checks);
         self.validate_not_yet(checks);
+        self.validate_delivery(checks);
         if self.max_deliveries == 0 {
             checks.refuse(Problem::new("max_deliveries", "must be at least 1").with_value(0));
         }
@@ -204,6 +209,7 @@ impl PipelineConfig {
         self.validate_batch(&mut checks.table("batch"), memory);
         self.validate_writers(&mut checks.table("writers"), max_connections);
         self.validate_dead_letter(&mut checks.table("dead_letter"));
+        self.validate_receipts(&mut checks.table("receipts"));
     }
 
     fn validate_names(&self, checks: &mut Checks<'_>) {
@@ -212,8 +218,11 @@ impl PipelineConfig {
             let message = "must be 1 to 64 of A-Z, a-z, 0-9, `_` and `-`: it becomes a metric's label";
             checks.refuse(Problem::new("name", message).with_value(quote(&self.name)));
         }
+        let is_named = self.delivery == DeliveryGuarantee::AtLeastOnce || !self.durable.is_empty();
         for (field, name) in [("stream", &self.stream), ("durable", &self.durable)] {
-            if let Some(message) = name_problem(name) {
+            if (field != "durable" || is_named)
+                && let Some(message) = name_problem(name)
+            {
                 checks.refuse(Problem::new(field, message).with_value(quote(name)));
             }
         }
@@ -239,10 +248,6 @@ impl PipelineConfig {
 
     /// What a later version understands. To ignore it would be to promise something else than what is written.
     fn validate_not_yet(&self, checks: &mut Checks<'_>) {
-        if self.delivery == DeliveryGuarantee::ExactlyOnce {
-            let message = "is not in this version yet: must be \"at_least_once\"";
-            checks.refuse(Problem::new("delivery", message).with_value("\"exactly_once\""));
-        }
         let keyed = match self.write {
             WriteMode::Append => None,
             WriteMode::InsertIfAbsent => Some("\"insert_if_absent\""),
@@ -260,18 +265,6 @@ impl PipelineConfig {
             if is_given && keyed.is_none() {
                 checks.refuse(Problem::new(field, only_with("keyed writes")));
             }
-        }
-        for (field, is_given) in [
-            ("partitions", self.partitions.is_some()),
-            ("lease", self.lease.is_some()),
-            ("on_gap", self.on_gap.is_some()),
-        ] {
-            if is_given && self.delivery == DeliveryGuarantee::AtLeastOnce {
-                checks.refuse(Problem::new(field, only_with("`delivery = \"exactly_once\"`")));
-            }
-        }
-        if self.receipts.is_some() {
-            checks.refuse(Problem::new("receipts", "receipts are not in this version yet"));
         }
     }
 
@@ -328,6 +321,17 @@ impl PipelineConfig {
         {
             let message =
                 format!("must not be received by the pipeline itself, which subscribes to {}", quote(filter));
+            checks.refuse(Problem::new("subject", message).with_value(quote(subject)));
+        }
+    }
+
+    fn validate_receipts(&self, checks: &mut Checks<'_>) {
+        let Some(ReceiptsConfig { subject }) = &self.receipts else { return };
+        if let Some(message) = subject_problem(subject, false) {
+            checks.refuse(Problem::new("subject", message).with_value(quote(subject)));
+        } else if let Some(filter) = self.subjects.iter().find(|filter| subjects_overlap(filter, subject)) {
+            let message =
+                format!("must not be among the pipeline's own `subjects`, which have {}", quote(filter));
             checks.refuse(Problem::new("subject", message).with_value(quote(subject)));
         }
     }

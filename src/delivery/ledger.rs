@@ -61,7 +61,7 @@ impl Ledger {
             }
             Entry::Vacant(place) => {
                 place.insert(Held { reply, since_tick });
-                Some(Claim { sequence: Some(sequence), ledger: Arc::clone(self) })
+                Some(Claim { sequence: Some(sequence), ledger: Some(Arc::clone(self)) })
             }
         }
     }
@@ -144,17 +144,24 @@ impl Drop for OpenPull {
 #[derive(Debug)]
 pub struct Claim {
     sequence: Option<u64>,
-    ledger: Arc<Ledger>,
+    ledger: Option<Arc<Ledger>>,
+}
+
+impl Claim {
+    /// Nothing is owed to JetStream: the database keeps how far the stream is read.
+    pub fn none() -> Self {
+        Self { sequence: None, ledger: None }
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let Some(sequence) = self.sequence.take() else { return };
-        let mut state = self.ledger.state();
+        let (Some(sequence), Some(ledger)) = (self.sequence.take(), &self.ledger) else { return };
+        let mut state = ledger.state();
         if let Some(held) = state.held.remove(&sequence) {
             state.returned.push(held.reply);
             drop(state);
-            self.ledger.returned.notify_one();
+            ledger.returned.notify_one();
         }
     }
 }
@@ -170,7 +177,7 @@ pub struct Unconfirmed {
 impl Unconfirmed {
     /// Ends claims that have their verdict. All are of one ledger.
     pub fn new(claims: Vec<Claim>, _evidence: &Durable) -> Self {
-        let ledger = claims.first().map(|claim| Arc::clone(&claim.ledger));
+        let ledger = claims.first().and_then(|claim| claim.ledger.clone());
         let sequences = claims.into_iter().filter_map(|mut claim| claim.sequence.take()).collect();
         Self { sequences, ledger }
     }

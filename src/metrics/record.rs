@@ -65,6 +65,36 @@ pub fn consumer_lost(pipeline: &str) {
     counter!(CONSUMERS_LOST_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
 }
 
+/// The stream's limits removed so many events, at most, before they were read.
+pub fn removed_unseen(pipeline: &str, events: u64) {
+    counter!(EVENTS_REMOVED_UNSEEN_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(events);
+}
+
+/// This worker reads so many partitions now.
+pub fn partitions_owned(pipeline: &str, partitions: usize) {
+    gauge!(PARTITIONS_OWNED.name, "pipeline" => pipeline.to_owned()).set(partitions as f64);
+}
+
+/// A partition was claimed: `from` nobody, or from an owner whose lease has expired.
+pub fn partition_claimed(pipeline: &str, from: &'static str) {
+    counter!(PARTITIONS_CLAIMED_TOTAL.name, "pipeline" => pipeline.to_owned(), "from" => from).increment(1);
+}
+
+/// A partition is begun again from its progress.
+pub fn partition_restarted(pipeline: &str) {
+    counter!(PARTITION_RESTARTS_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
+}
+
+/// Their stream confirmed so many receipts.
+pub fn receipts_published(pipeline: &str, receipts: usize) {
+    counter!(RECEIPTS_PUBLISHED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(receipts as u64);
+}
+
+/// So many receipts wait in the database.
+pub fn receipts_waiting(pipeline: &str, receipts: usize) {
+    gauge!(RECEIPTS_WAITING.name, "pipeline" => pipeline.to_owned()).set(receipts as f64);
+}
+
 /// So many events are held now.
 pub fn held(pipeline: &str, events: usize) {
     gauge!(HELD_EVENTS.name, "pipeline" => pipeline.to_owned()).set(events as f64);

@@ -1,6 +1,10 @@
 //! All T-SQL text that this program sends, apart from what tiberius sends for a bulk load. Names come in as types that
 //! can quote themselves; nothing else is put into a statement.
 
+pub(super) mod leases;
+pub(super) mod receipts;
+pub mod state;
+
 use crate::schema::Schema;
 use crate::sql_name::TableName;
 
@@ -13,14 +17,6 @@ pub(super) const BEGIN: &str = "BEGIN TRANSACTION";
 
 /// Ends it without a trace, where the server has not done so already.
 pub(super) const ROLLBACK: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION";
-
-/// Commits it, unless the server has rolled it back in the meantime: then the next statement would commit by itself.
-pub(super) fn commit() -> String {
-    format!(
-        "IF XACT_STATE() <> 1 THROW {}, N'the transaction of this batch is gone', 1; COMMIT TRANSACTION",
-        crate::disposition::TRANSACTION_GONE
-    )
-}
 
 /// One row, one column: the table's object id, NULL where there is none that the user may see.
 pub(super) fn object_id(table: &TableName) -> String {

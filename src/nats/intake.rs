@@ -25,11 +25,11 @@ use crate::status::{Complaint, PipelineStatus};
 
 /// How long the server keeps a pull open. Long enough that an idle pipeline asks seldom, short enough that a budget
 /// which other pipelines need is not reserved for nothing.
-const PULL_EXPIRES: Duration = Duration::from_secs(10);
+pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(10);
 /// The server says that it is still there after this long without a message.
-const IDLE_HEARTBEAT: Duration = Duration::from_secs(2);
+pub(super) const IDLE_HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which a pull is given up: one heartbeat was missed for certain.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// At a stop, after this long without a message nothing more is on its way.
 const QUIET: Duration = Duration::from_millis(500);
 /// The most that taking leave may take.
@@ -37,9 +37,9 @@ const PATIENCE_AT_A_STOP: Duration = Duration::from_secs(3);
 /// Most messages in one pull. Below the capacity of a subscription, so that the client never drops one.
 pub const MAX_PULL_MESSAGES: usize = 16_384;
 /// Messages that are handed on together, where as many are there.
-const CHUNK_MESSAGES: usize = 512;
+pub(super) const CHUNK_MESSAGES: usize = 512;
 /// What a first pull assumes of the size of a message.
-const ASSUMED_WIRE_BYTES: usize = 512;
+pub(super) const ASSUMED_WIRE_BYTES: usize = 512;
 
 /// What an event costs beyond its wire bytes and its row: the structures that hold it, the reply subject and its
 /// entry in the ledger (a table of which less than half may be filled), and the acknowledgement on its way out.
@@ -48,7 +48,7 @@ const BOOKKEEPING_BYTES: usize =
 
 /// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
 /// the bookkeeping.
-fn charge(schema: &Schema, wire_bytes: usize) -> usize {
+pub(super) fn charge(schema: &Schema, wire_bytes: usize) -> usize {
     BOOKKEEPING_BYTES + wire_bytes + schema.arrow_bytes_upper_bound(wire_bytes)
 }
 
@@ -57,7 +57,7 @@ fn charge(schema: &Schema, wire_bytes: usize) -> usize {
 ///
 /// Together the events cost at most `messages` times what an event without a byte costs, and what their wire bytes cost
 /// at most.
-fn covered(schema: &Schema, reserved: usize, average: usize) -> (usize, usize) {
+pub(super) fn covered(schema: &Schema, reserved: usize, average: usize) -> (usize, usize) {
     let each = charge(schema, 0) + 1;
     let thousand_bytes = 1_000 + schema.arrow_bytes_per_thousand_wire_bytes();
     let average_cost = each + average.saturating_mul(thousand_bytes) / 1_000;
@@ -68,7 +68,7 @@ fn covered(schema: &Schema, reserved: usize, average: usize) -> (usize, usize) {
 
 /// How a pull ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     /// All it asked for came, or its time is over: ask again.
     Served,
     /// The next message is larger than the pull allows.
@@ -373,7 +373,7 @@ impl Puller {
 }
 
 /// Reads a status message. Source: NATS ADR-13, pull consumer requests.
-fn ended_by(status: StatusCode, description: Option<&str>) -> Result<Option<Ended>> {
+pub(super) fn ended_by(status: StatusCode, description: Option<&str>) -> Result<Option<Ended>> {
     let description = description.unwrap_or_default();
     let is = |text: &str| description.eq_ignore_ascii_case(text);
     match status.as_u16() {
@@ -402,7 +402,7 @@ fn ended_by(status: StatusCode, description: Option<&str>) -> Result<Option<Ende
     }
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }

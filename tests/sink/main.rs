@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_rows;
 mod crash;
 mod dead_letter;
+mod exactly_once;
 mod flights;
 mod least_privilege;
 mod numbers;

@@ -1,0 +1,164 @@
+//! A pipeline in `exactly_once`: what it needs before it can start, and that it begins again where that has changed.
+
+use std::sync::Arc;
+
+use async_nats::jetstream::consumer::pull::Config as PullConfig;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::stream::{RetentionPolicy, Stream};
+use async_nats::jetstream::{self};
+use tokio::sync::Semaphore;
+
+use super::Pipeline;
+use crate::config::Layout;
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::mssql::connect::Connector;
+use crate::mssql::leases;
+use crate::mssql::progress::{self, Position};
+use crate::nats::consumer;
+use crate::nats::dead_letter::DeadLetters;
+use crate::nats::gate::Gate;
+use crate::partition::Partitions;
+use crate::sharing::{self, Sharing};
+use crate::trouble::Trouble;
+
+impl Pipeline {
+    /// Runs until a stop: prepares for as long as that takes, then reads its share of the partitions, and begins again
+    /// where what was prepared is not valid any more.
+    pub(super) async fn run_once(&self, name: &Arc<str>, gate: &Gate) {
+        let worker = sharing::worker_name();
+        let mut trouble: Option<Trouble> = None;
+        while !self.shared.shutdown.is_stopping() {
+            self.status.not_started("starting");
+            let prepared = self.until_done(name, gate, || self.prepare_once(name, gate)).await;
+            let Some(shared) = prepared else { return };
+            self.status.started();
+            let sharing = Sharing {
+                shared: Arc::new(shared),
+                connector: Connector::new(self.shared.config.sql.clone()),
+                worker: worker.clone(),
+                lease: self.config.lease(),
+            };
+            let announcing = self.announce(name);
+            let ended = sharing.run().await;
+            announcing.end().await;
+            match ended {
+                Ok(()) => return,
+                Err(error) => {
+                    let next =
+                        trouble.get_or_insert_with(|| self.trouble(name, &Gate::default())).met(&error);
+                    self.shared.shutdown.sleep(next.wait).await;
+                    trouble = None;
+                }
+            }
+        }
+    }
+
+    async fn prepare_once(&self, name: &Arc<str>, gate: &Gate) -> Result<Partitions> {
+        let jetstream = jetstream::new(self.shared.client.clone());
+        let stream = consumer::stream(&jetstream, &self.config.stream, Phase::Nats).await?;
+        let info = stream.cached_info().clone();
+        if info.config.retention != RetentionPolicy::Limits {
+            return Err(setup(format!(
+                "the stream {:?} keeps events only until they are acknowledged, and exactly_once acknowledges none: it \
+                 needs a stream with limits retention",
+                self.config.stream
+            )));
+        }
+        let layout = self.config.layout();
+        self.check_coverage(&stream, &layout).await?;
+        let dead_letters = DeadLetters::prepare(jetstream, &self.config, &info).await?;
+        let stream_created = i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+        let position = Position {
+            pipeline: self.config.name.clone(),
+            partition: 0,
+            layout_hash: layout.hash.clone(),
+            stream_created,
+        };
+        let mut leased = self.shared.pool.get().await?;
+        let preparing = async {
+            let session = leased.session()?;
+            progress::prepare(session, self.config.create_table).await?;
+            // What the stream has removed before anybody asked for it is no gap.
+            let first = info.state.first_sequence.saturating_sub(1);
+            let kept = progress::enter(session, &position, layout.partitions.len(), first).await?;
+            sharing::check_kept(&kept, &layout.hash, layout.partitions.len(), stream_created)?;
+            leases::enter(session, &self.config.name, layout.partitions.len()).await?;
+            self.target(session).await
+        };
+        let target = self.within(preparing, "reading the table's shape").await?;
+        leased.give_back();
+        let writer = self.writer(name, gate, target, dead_letters)?;
+        let writers = self.config.writers.max;
+        // A worker may come to read all partitions; together they reserve at most half of the budget for what has not
+        // arrived yet.
+        let readers = layout.partitions.len() * self.shared.config.pipelines.len();
+        let budget = self.shared.budget.clone();
+        Ok(Partitions {
+            writer,
+            client: self.shared.client.clone(),
+            stream,
+            stream_created,
+            layout,
+            share: budget.capacity() / (2 * readers.max(1)),
+            budget,
+            writers: Arc::new(Semaphore::new(writers)),
+            places: Arc::new(Semaphore::new(writers + 1)),
+        })
+    }
+
+    /// Counts the events of the stream that no partition would read: an event that nobody reads would be missing in the
+    /// table without a trace.
+    async fn check_coverage(&self, stream: &Stream, layout: &Layout) -> Result<()> {
+        if self.config.partitions.as_ref().is_none_or(|partitions| partitions.count.is_none()) {
+            // lists are held against `subjects` when the configuration is read
+            return Ok(());
+        }
+        let all = matching(stream, &self.config.subjects).await?;
+        let filters: Vec<String> = layout.partitions.iter().flatten().cloned().collect();
+        let covered = matching(stream, &filters).await?;
+        if covered < all {
+            return Err(setup(format!(
+                "{} events of the stream {:?} are in none of the {} partitions: `partitions.count` and \
+                 `partitions.subject` must follow the stream's subject transform",
+                all - covered,
+                self.config.stream,
+                layout.partitions.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How many events of the stream these filters match.
+async fn matching(stream: &Stream, filters: &[String]) -> Result<u64> {
+    let mut config = PullConfig {
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::None,
+        memory_storage: true,
+        num_replicas: 1,
+        inactive_threshold: std::time::Duration::from_secs(5),
+        ..PullConfig::default()
+    };
+    match filters {
+        [filter] => config.filter_subject.clone_from(filter),
+        filters => config.filter_subjects = filters.to_vec(),
+    }
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::new(
+            Phase::Nats,
+            ErrorKind::NatsUnavailable,
+            format!("counting the events of partitions: {error}"),
+        )
+    };
+    let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+    let info = consumer.cached_info();
+    // Where it stays, the server removes it by itself.
+    if let Err(error) = stream.delete_consumer(&info.name).await {
+        tracing::debug!(%error, "a consumer that counted is not deleted");
+    }
+    Ok(info.num_pending)
+}
+
+fn setup(message: String) -> Error {
+    Error::new(Phase::Nats, ErrorKind::StreamSetup, message)
+}
