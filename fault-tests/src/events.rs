@@ -59,6 +59,8 @@ pub(crate) struct Event {
     pub(crate) bad: Option<Bad>,
     /// Its place in the stream, as the stream confirmed it.
     pub(crate) sequence: Option<u64>,
+    /// Counts the streams of that name which were made anew.
+    pub(crate) generation: u32,
 }
 
 /// Every so manieth event is another version of the one that was so many before it.
@@ -74,7 +76,7 @@ pub(crate) fn next(before: &[Event], rules: &[BadRule], versions: bool) -> Event
         .flatten();
     // a bad event has a key of its own: whether another version of it is written does not hang on it
     let key = earlier.filter(|earlier| earlier.bad.is_none()).map_or(serial, |earlier| earlier.key);
-    Event { serial, key, bad, sequence: None }
+    Event { serial, key, bad, sequence: None, generation: 0 }
 }
 
 impl Event {
@@ -165,7 +167,7 @@ mod tests {
     #[test]
     fn a_payload_tells_its_serial_number_also_when_it_is_bad() {
         for bad in [None, Some(Bad::Malformed), Some(Bad::Constraint), Some(Bad::Largest), Some(Bad::Crash)] {
-            let event = Event { serial: 1234, key: 1234, bad, sequence: None };
+            let event = Event { serial: 1234, key: 1234, bad, sequence: None, generation: 0 };
             assert_eq!(serial_of(&event.payload(4096)), Some(1234), "{bad:?}");
         }
         assert_eq!(serial_of(b"{\"serial\":"), None);
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_largest_event_fills_what_nats_takes() {
-        let event = Event { serial: 7, key: 7, bad: Some(Bad::Largest), sequence: None };
+        let event = Event { serial: 7, key: 7, bad: Some(Bad::Largest), sequence: None, generation: 0 };
         assert_eq!(event.payload(1_048_576).len(), 1_048_576);
     }
 }

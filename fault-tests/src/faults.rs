@@ -55,9 +55,12 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Fault> {
     [workers::FAULTS, nats::FAULTS, sql::FAULTS, rows::FAULTS, streams::FAULTS].into_iter().flatten()
 }
 
-/// With progress in SQL there is no redelivery: what else shows that another worker, or another start, went on?
-fn delivered_again(mode: &Mode) -> Vec<Proof> {
-    if mode.progress_in_sql { Vec::new() } else { vec![Proof::redelivered()] }
+/// Another worker, or the same one started again, has gone on with what the harmed one had.
+fn taken_over(mode: &Mode) -> Vec<Proof> {
+    match mode.progress_in_sql {
+        true => vec![Proof::Counter("partitions_claimed_total", &[], "partitions claimed")],
+        false => vec![Proof::redelivered()],
+    }
 }
 
 #[cfg(test)]

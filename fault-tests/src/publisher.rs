@@ -45,6 +45,8 @@ struct State {
     burst: u64,
     unconfirmed: usize,
     lost: HashSet<u64>,
+    /// The stream of the events to come.
+    generation: u32,
 }
 
 /// The publisher of one lane. Dropping it ends it.
@@ -68,6 +70,7 @@ impl Publisher {
             burst: 0,
             unconfirmed: 0,
             lost: HashSet::new(),
+            generation: 0,
         }));
         let task = tokio::spawn(run(Arc::clone(&state), jetstream, mode));
         Self { state, _task: AbortOnDropHandle::new(task) }
@@ -125,6 +128,11 @@ impl Publisher {
     /// The stream itself may have lost these, before anybody read them.
     pub(crate) fn lose(&self, serials: impl IntoIterator<Item = u64>) {
         lock(&self.state).lost.extend(serials);
+    }
+
+    /// The stream was made anew: sequences begin again.
+    pub(crate) fn stream_made_anew(&self) {
+        lock(&self.state).generation += 1;
     }
 
     /// What the stream may have lost.
@@ -201,7 +209,8 @@ fn take_due(state: &Mutex<State>, due: &mut f64, room: usize) -> Vec<Event> {
         } else {
             *due -= 1.0;
         }
-        let event = events::next(&state.events, &state.load.bad, state.load.versions);
+        let mut event = events::next(&state.events, &state.load.bad, state.load.versions);
+        event.generation = state.generation;
         state.events.push(event.clone());
         state.unconfirmed += 1;
         made.push(event);

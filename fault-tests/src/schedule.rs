@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(format!("{first:?}"), FIRST_OF_SEED_1);
     }
 
-    const FIRST_OF_SEED_1: &str = "";
+    const FIRST_OF_SEED_1: &str = "Planned { at: 2.211s, lasts: 6.673s, what: Full }";
 
     #[test]
     fn nothing_outlasts_the_run_and_no_two_faults_use_one_thing() {

@@ -131,13 +131,14 @@ fn each_key(rules: Rules<'_>, events: &[Event], rows: &[Row], account: &mut Acco
 fn out_of_order<'a>(rows: &[Row], known: &dyn Fn(u64) -> Option<&'a Event>) -> u64 {
     let mut rows: Vec<&Row> = rows.iter().collect();
     rows.sort_by_key(|row| row.row_id);
-    let mut latest: HashMap<u64, u64> = HashMap::new();
+    let mut latest: HashMap<u64, (u32, u64)> = HashMap::new();
     let mut count = 0;
     for row in rows {
         let Some(event) = known(row.serial) else { continue };
         let latest = latest.entry(event.partition()).or_default();
-        count += u64::from(row.sequence < *latest);
-        *latest = (*latest).max(row.sequence);
+        let place = (event.generation, row.sequence);
+        count += u64::from(place < *latest);
+        *latest = (*latest).max(place);
     }
     count
 }

@@ -78,6 +78,7 @@ async fn recreate(stand: &mut Stand) -> anyhow::Result<()> {
         lane.publisher.lose(gone.map(|event| event.serial));
         stand.jetstream.delete_stream(&stream).await.context("deleting a stream")?;
         stand.make_stream(&stream, vec![format!("{}.>", lane.mode.name)]).await?;
+        lane.publisher.stream_made_anew();
     }
     stand.start_load();
     stand

@@ -6,7 +6,9 @@ use anyhow::{Context as _, ensure};
 use local_stack::sql_server::faults::{Effect, Fault as Scripted, Occasion};
 use nix::sys::signal::Signal;
 
-use super::{Duplicates, Fault, delivered_again};
+use super::{Duplicates, Fault, taken_over};
+use crate::evidence::Proof;
+use crate::mode::Mode;
 use crate::stand::{Stand, StandOptions};
 use crate::wait::PATIENCE;
 
@@ -19,7 +21,7 @@ pub(super) const FAULTS: &[Fault] = &[
         options: || StandOptions { workers: 3, ..StandOptions::default() },
         starts_workers: true,
         strike: |stand| Box::pin(kill_workers(stand)),
-        proofs: delivered_again,
+        proofs: taken_over_from_the_expired,
         duplicates: Duplicates::WorkerDied,
     },
     Fault {
@@ -30,7 +32,7 @@ pub(super) const FAULTS: &[Fault] = &[
         options: || StandOptions { workers: 2, ..StandOptions::default() },
         starts_workers: true,
         strike: |stand| Box::pin(pause_worker(stand)),
-        proofs: delivered_again,
+        proofs: taken_over_from_the_expired,
         duplicates: Duplicates::WorkerPaused,
     },
     Fault {
@@ -41,10 +43,23 @@ pub(super) const FAULTS: &[Fault] = &[
         options: StandOptions::default,
         starts_workers: true,
         strike: |stand| Box::pin(terminate_while_sql_hangs(stand)),
-        proofs: delivered_again,
+        proofs: taken_over,
         duplicates: Duplicates::OnlyUnknown,
     },
 ];
+
+/// The lease of the one that was harmed had expired.
+fn taken_over_from_the_expired(mode: &Mode) -> Vec<Proof> {
+    const EXPIRED: &[(&str, &str)] = &[("from", "expired")];
+    match mode.progress_in_sql {
+        true => vec![Proof::Counter(
+            "partitions_claimed_total",
+            EXPIRED,
+            "partitions taken over from an expired lease",
+        )],
+        false => taken_over(mode),
+    }
+}
 
 async fn kill_workers(stand: &mut Stand) -> anyhow::Result<()> {
     const KILLS: usize = 20;
