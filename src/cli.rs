@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
+use crate::keyed::Keyed;
 use crate::mssql::statements;
+use crate::operate;
 use crate::output;
 use crate::run::{self, Planned};
 use crate::shutdown::Shutdown;
@@ -35,6 +37,8 @@ enum Command {
     Run(ConfigArgs),
     /// Print the CREATE TABLE statements for the tables of the configuration, and for those that the sink keeps its own
     Ddl(ConfigArgs),
+    /// See and change how the streams of pipelines in exactly_once are divided
+    Partitions(operate::Partitions),
     /// See the whole thing work on this machine: a NATS server, a database, events, and the comparison at the end
     #[cfg(feature = "local-stack")]
     Demo(crate::demo::DemoArgs),
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run_command(&args),
         Command::Ddl(args) => ddl(&args),
+        Command::Partitions(args) => partitions(&args),
         #[cfg(feature = "local-stack")]
         Command::Demo(args) => crate::demo::demo(&args),
         #[cfg(feature = "local-stack")]
@@ -91,13 +96,32 @@ fn run_command(args: &ConfigArgs) -> ExitCode {
     }
 }
 
+fn partitions(args: &operate::Partitions) -> ExitCode {
+    let config = match Config::load(args.config_file()) {
+        Ok(config) => config,
+        Err(error) => return output::usage(&error.to_string()),
+    };
+    if let Err(error) = telemetry::init(&config.log) {
+        return output::usage(&format!("log: {error}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(args.run(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&format!("{error:#}")),
+    }
+}
+
 fn ddl(args: &ConfigArgs) -> ExitCode {
     let (_, planned) = match load(args) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     for (pipeline, schema) in &planned {
-        output::line(&format!("{};\n", statements::create_table(&pipeline.table, schema)));
+        let keyed = Keyed::of(pipeline, schema);
+        output::line(&format!("{};\n", statements::create_table(&pipeline.table, schema, keyed.as_ref())));
     }
     let keeps_state = |pipeline: &PipelineConfig| {
         pipeline.delivery == DeliveryGuarantee::ExactlyOnce || pipeline.receipts.is_some()
@@ -114,6 +138,7 @@ fn load(args: &ConfigArgs) -> Result<(Config, Vec<Planned>), ExitCode> {
     let config = Config::load(&args.config).map_err(|error| output::usage(&error.to_string()))?;
     let planned = run::load_schemas(&config)
         .map_err(|(path, error)| output::usage(&format!("schema {}: {error}", path.display())))?;
+    let planned = run::plan_keyed(planned).map_err(|message| output::usage(&message))?;
     run::check_memory(&config, &planned).map_err(|message| output::usage(&message))?;
     Ok((config, planned))
 }

@@ -3,6 +3,7 @@
 //! Every field is listed in `docs/configuration.md`. A [`Config`] holds no secret, only where each one is to be
 //! read from.
 
+mod keyed;
 mod nats;
 mod parse;
 mod partitions;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use keyed::MAX_KEY_COLUMNS;
 pub use nats::{NatsAuth, NatsConfig, NatsTlsConfig};
 pub use parse::Environment;
 pub use partitions::{Layout, MAX_PARTITIONS, covers};

@@ -74,8 +74,15 @@ impl From<Duplicates> for Disposition {
 /// is free for applications, from 50,000 on.
 pub const TRANSACTION_GONE: u32 = 51_317;
 
-/// Thrown by it where the partition's progress is not where the batch begins, or may not go where it ends.
-pub const SUPERSEDED: u32 = 51_318;
+/// Thrown by this program's own merge by key when it was not its turn within its patience, or when the wait was a deadlock.
+pub const TABLE_BUSY: u32 = 51_318;
+
+/// Thrown by this program's own commit where the partition's progress is not where the batch begins, or may not go where
+/// it ends.
+pub const SUPERSEDED: u32 = 51_319;
+
+/// Thrown where partitions are to be changed, and not all are at the barrier.
+pub const NOT_AT_BARRIER: u32 = 51_320;
 
 /// What a server error number means here.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +118,7 @@ const RULES: &[Rule] = {
         rule(1204, SmallerBatch, "the server is out of locks"),
         rule(1205, Retry, "deadlock victim"),
         rule(1222, Retry, "lock request timed out"),
+        rule(1946, Bisect, "a key is longer than its index allows"),
         // As `Duplicates` says.
         rule(2601, Stop, "a unique index already holds this key"),
         rule(2627, Stop, "a unique or primary key constraint already holds this key"),
@@ -164,6 +172,7 @@ const RULES: &[Rule] = {
         rule(49919, SlowDown, "too many create or update operations"),
         rule(49920, SlowDown, "too many operations"),
         rule(TRANSACTION_GONE, Retry, "the server had rolled the transaction back before its commit"),
+        rule(TABLE_BUSY, Retry, "others were writing the same table by key all the while"),
         rule(SUPERSEDED, StartAgain, "the partition's progress is not where this batch begins"),
     ]
 };
@@ -251,6 +260,8 @@ mod tests {
             (8645, Disposition::SmallerBatch),
             (4891, Disposition::ReloadShape),
             (547, Disposition::Bisect),
+            (1946, Disposition::Bisect),
+            (TABLE_BUSY, Disposition::Retry),
             (10054, Disposition::Bisect),
             (18456, Disposition::Reauthenticate),
             (208, Disposition::Stop),

@@ -13,6 +13,7 @@ pub mod status;
 pub mod config;
 pub mod identity;
 pub mod schema;
+pub mod keyed;
 pub mod budget;
 
 // The way of an event.
@@ -34,6 +35,7 @@ pub mod pipeline;
 pub mod http;
 mod output;
 pub mod run;
+mod operate;
 #[cfg(feature = "local-stack")]
 mod demo;
 pub mod cli;

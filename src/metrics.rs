@@ -239,6 +239,10 @@ metrics! {
         "events whose row the database confirmed",
         "nats_sql_sink_events_committed_total", &["pipeline"]
     );
+    KEYED_ROWS_TOTAL = counter(
+        "rows committed by key: inserted, updated, or ignored because the table or the batch has one that wins",
+        "nats_sql_sink_keyed_rows_total", &["pipeline", "outcome"]
+    );
     EVENTS_DEAD_LETTERED_TOTAL = counter(
         "events that the dead-letter stream confirmed",
         "nats_sql_sink_events_dead_lettered_total", &["pipeline", "reason"]
@@ -256,7 +260,7 @@ metrics! {
         "nats_sql_sink_outcomes_unknown_total", &["pipeline"]
     );
     OUTCOMES_UNKNOWN_EVENTS_TOTAL = counter(
-        "events in commits whose answer was lost: at most so many are in the table twice",
+        "events in commits whose answer was lost: at most so many are in the table twice, and none where rows go by key",
         "nats_sql_sink_outcomes_unknown_events_total", &["pipeline"]
     );
     ACKS_CONFIRMED_TOTAL = counter(
@@ -428,6 +432,7 @@ mod tests {
             committed("p", Duration::from_millis(2), Duration::from_millis(1));
             bisected("p", 18, Duration::from_millis(5));
             rows_committed("p", 2);
+            merged("p", 1, 2, 5);
             end_to_end("p", [5_000_000].into_iter());
             dead_lettered("p", "not_json");
             outcome_unknown("p", 2);
@@ -449,6 +454,7 @@ mod tests {
             "nats_sql_sink_events_received_total{pipeline=\"p\"} 2",
             "nats_sql_sink_events_redelivered_total{pipeline=\"p\"} 1",
             "nats_sql_sink_events_committed_total{pipeline=\"p\"} 2",
+            "nats_sql_sink_keyed_rows_total{pipeline=\"p\",outcome=\"ignored\"} 2",
             "nats_sql_sink_outcomes_unknown_events_total{pipeline=\"p\"} 2",
             "nats_sql_sink_pipeline_ready{pipeline=\"p\"} 0",
             "nats_sql_sink_writers_busy{pipeline=\"p\"} 0",

@@ -1,5 +1,6 @@
 //! The database: `connect` makes sessions, `target` knows what the table is, `bulk` turns a `RecordBatch` into rows,
 //! `commit` makes them durable together with what `progress` keeps of a partition, `leases` says who reads it,
+//! `layout` changes how a stream is divided,
 //! `outbox` keeps what is to be announced, and `statements` holds all T-SQL.
 
 use futures_util::TryStreamExt;
@@ -8,6 +9,7 @@ use tiberius::{QueryItem, Row};
 pub mod bulk;
 pub mod commit;
 pub mod connect;
+pub mod layout;
 pub mod leases;
 pub mod outbox;
 pub mod progress;

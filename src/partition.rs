@@ -40,6 +40,9 @@ const WAITING_CHUNKS: usize = 8;
 /// How often the progress of a partition without events moves to what its consumer has seen of the stream, so that what
 /// the stream's limits remove meanwhile does not look like a gap.
 const IDLE_STEP: Duration = Duration::from_secs(5);
+/// After so many idle steps the progress is read again: a failover of the database may have lost commits, which nobody
+/// would notice until the next event.
+const STEPS_BEFORE_LOOK: u32 = 6;
 /// How often a partition at its barrier looks whether it may go on.
 const AT_BARRIER: Duration = Duration::from_secs(1);
 
@@ -270,11 +273,15 @@ impl Partition {
         let mut idle = tokio::time::interval(IDLE_STEP);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         idle.reset();
+        let mut steps = 0;
         loop {
             let flow = tokio::select! {
                 biased;
                 next = ready.recv() => match next {
-                    Some(next) => self.write_batch(&next.batch, &next.decoded, &mut at).await,
+                    Some(next) => {
+                        steps = 0;
+                        self.write_batch(&next.batch, &next.decoded, &mut at).await
+                    }
                     // the reader has ended: at a barrier there is nothing before it any more
                     None => {
                         let seen = *seen.borrow();
@@ -282,8 +289,12 @@ impl Partition {
                     }
                 },
                 _ = idle.tick() => {
+                    steps += 1;
                     let seen = *seen.borrow();
-                    self.idle_step(seen, &mut at).await
+                    match self.idle_step(seen, &mut at).await {
+                        Flow::Goes if steps % STEPS_BEFORE_LOOK == 0 => self.is_still_at(at).await,
+                        flow => flow,
+                    }
                 }
             };
             if flow != Flow::Goes {
@@ -312,6 +323,27 @@ impl Partition {
                 // There are no rows to be refused, or to be too many.
                 Wrote::NoneLeft | Wrote::TriedOut | Wrote::TooMany | Wrote::Refused(_) => {}
             }
+        }
+    }
+
+    /// Whether the progress is where this worker has left it.
+    async fn is_still_at(&self, at: u64) -> Flow {
+        let writer = &self.shared.writer;
+        let found = writer
+            .persist(|| async {
+                let mut leased = writer.pool.get().await?;
+                let reading = progress::settled(leased.session()?, &self.position);
+                let found = tokio::time::timeout(writer.deadlines.statement, reading).await.map_err(
+                    |_elapsed| Error::sql_timeout(Phase::Progress, "reading the progress of a partition"),
+                )??;
+                leased.give_back();
+                Ok(found)
+            })
+            .await;
+        match found {
+            None => Flow::GaveUp,
+            Some(Some(found)) if found.sequence == at && self.check(&found).is_ok() => Flow::Goes,
+            Some(_) => Flow::Superseded,
         }
     }
 
@@ -399,6 +431,7 @@ impl Partition {
             let first = part.first_event()?;
             Some(Receipt {
                 pipeline: Arc::clone(&self.shared.writer.pipeline),
+                table: self.shared.writer.config.table.quoted(),
                 partition: Some(self.position.partition),
                 batch: step.batch,
                 previous: Some(part.from),

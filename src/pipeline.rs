@@ -18,16 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batcher::{self, Limits};
 use crate::budget::Budget;
-use crate::config::{Config, DeliveryGuarantee, PipelineConfig, WriteMode};
+use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::decode::{DecodePool, Decoder};
 use crate::delivery::{Delivery, Ledger};
-use crate::disposition::Duplicates;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
 use crate::mssql::connect::{Connector, Pool, Session};
 use crate::mssql::progress;
-use crate::mssql::target::{self, Target};
+use crate::mssql::target::{self, Target, Way};
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
 use crate::nats::intake::Puller;
@@ -73,7 +72,7 @@ pub struct Pipeline {
     pub shared: Shared,
     /// Its configuration.
     pub config: PipelineConfig,
-    /// Its schema, as the file has it.
+    /// Its schema, as `keyed::plan` returned it.
     pub schema: Schema,
     /// What it says of itself.
     pub status: PipelineStatus,
@@ -284,7 +283,8 @@ impl Pipeline {
     }
 
     async fn target(&self, session: &mut Session) -> Result<Target> {
-        target::prepare(session, &self.config.table, &self.schema, self.config.create_table).await
+        let way = Way::of(&self.config, &self.schema);
+        target::prepare(session, &self.config.table, &self.schema, self.config.create_table, &way).await
     }
 
     /// Runs statements for no longer than one may take.
@@ -315,7 +315,7 @@ impl Pipeline {
             schema: Arc::new(schema),
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
-            duplicates: self.duplicates(),
+            duplicates: Way::of(&self.config, &self.schema).duplicates(),
             deadlines: Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout },
             dead_letters,
             gate: gate.clone(),
@@ -324,15 +324,6 @@ impl Pipeline {
             shutdown: self.shared.shutdown.clone(),
             config: self.config.clone(),
         })
-    }
-
-    /// What a duplicate key means, by how rows are written.
-    fn duplicates(&self) -> Duplicates {
-        match (self.config.write, self.config.delivery) {
-            (WriteMode::InsertIfAbsent | WriteMode::Upsert, _) => Duplicates::Retry,
-            (WriteMode::Append, DeliveryGuarantee::ExactlyOnce) => Duplicates::Bisect,
-            (WriteMode::Append, DeliveryGuarantee::AtLeastOnce) => Duplicates::Stop,
-        }
     }
 
     /// Tries until it is done; `None` at a stop. While it is not, the pipeline is not ready.

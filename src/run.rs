@@ -12,6 +12,7 @@ use crate::decode::DecodePool;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::http;
 use crate::identity;
+use crate::keyed;
 use crate::metrics;
 use crate::mssql::connect::Pool;
 use crate::nats;
@@ -22,7 +23,7 @@ use crate::shutdown::Shutdown;
 use crate::status::StatusBoard;
 use crate::telemetry;
 
-/// A pipeline's configuration with the schema that it names.
+/// A pipeline's configuration with the schema that it names, and, after [`plan_keyed`], what writing by key adds to it.
 pub type Planned = (PipelineConfig, Schema);
 
 /// Reads the schema files of all pipelines.
@@ -39,6 +40,27 @@ pub fn load_schemas(config: &Config) -> Result<Vec<Planned>, (std::path::PathBuf
             Err(error) => Err((pipeline.schema.clone(), error)),
         })
         .collect()
+}
+
+/// Holds what the configuration says of writing by key against the schemas.
+///
+/// # Errors
+///
+/// All that does not go together, a line each, with the field, the value and what it must be.
+pub fn plan_keyed(planned: Vec<Planned>) -> Result<Vec<Planned>, String> {
+    let (mut plan, mut problems) = (Vec::new(), Vec::new());
+    for (index, (pipeline, schema)) in planned.into_iter().enumerate() {
+        match keyed::plan(&pipeline, schema) {
+            Ok(schema) => plan.push((pipeline, schema)),
+            Err(found) => {
+                problems.extend(found.into_iter().map(|mut problem| {
+                    problem.field = format!("pipeline[{index}].{}", problem.field);
+                    problem.to_string()
+                }));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(plan) } else { Err(problems.join("\n")) }
 }
 
 /// Bytes that the batches in work take by themselves, whatever is in them: they are part of `memory`, and no event is

@@ -34,6 +34,9 @@ pub const MAX_COLUMNS: usize = 1_024;
 /// Levels of nested objects and arrays, the event's own object included, that a payload may have.
 pub const MAX_DEPTH: usize = 64;
 
+/// The column beside those of the schema that tells an event's position in the stream.
+const STAGED_SEQUENCE: &str = "nats_sql_sink_sequence";
+
 /// The key of an Arrow field's metadata under which Arrow looks for the name of an extension type.
 const EXTENSION_NAME: &str = "ARROW:extension:name";
 
@@ -116,6 +119,42 @@ impl Schema {
     /// The columns in the order of the file, which is the order of the Arrow fields.
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// The columns that the table has.
+    pub fn table_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| !column.only_staged)
+    }
+
+    /// The same schema with one more column, which the table has not: the event's position in the stream, by which rows of
+    /// one key are told apart. Its name is one that no other column has.
+    ///
+    /// # Errors
+    ///
+    /// Never of a schema that was parsed: its defaults fit.
+    pub fn with_staged_sequence(&self) -> Result<Self, SchemaError> {
+        let mut text = STAGED_SEQUENCE.to_owned();
+        let name = loop {
+            let name =
+                Identifier::new(text.clone()).map_err(|e| SchemaError::field("column", e.to_string()))?;
+            if self.column(&name).is_none() {
+                break name;
+            }
+            text.push('_');
+        };
+        let mut columns = self.columns.clone();
+        columns.push(Column {
+            name,
+            sql_type: SqlType::BigInt,
+            source: Source::StreamSequence,
+            nullable: false,
+            default: None,
+            unit: None,
+            excess_digits: ExcessDigits::Reject,
+            text_encoding: encoding_rs::WINDOWS_1252,
+            only_staged: true,
+        });
+        Self::from_columns(self.format, columns)
     }
 
     /// The column of that name, whatever its case.

@@ -180,6 +180,7 @@ impl Worker {
         let pipeline = Arc::clone(&self.writer.pipeline);
         Some(Receipt {
             pipeline,
+            table: self.writer.config.table.quoted(),
             partition: None,
             batch: Uuid::new_v4(),
             previous: None,

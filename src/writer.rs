@@ -7,16 +7,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arrow::array::RecordBatch;
 
 use crate::bisect::{Search, Step};
-use crate::config::{PipelineConfig, WriteMode};
+use crate::config::PipelineConfig;
 use crate::decode::{Decoded, Decoder};
 use crate::delivery::{Batch, Durable, Event};
 use crate::disposition::{Disposition, Duplicates, disposition, meaning};
 use crate::error::{Error, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
-use crate::mssql::commit::{self, Commit, Committed, Resolved, Rows, Step as ProgressStep};
+use crate::mssql::commit::{self, Commit, Committed, Merged, Resolved, Rows, Step as ProgressStep};
 use crate::mssql::connect::Pool;
-use crate::mssql::target::{self, Target};
+use crate::mssql::target::{self, Target, Way};
 use crate::nats::dead_letter::{DeadLetters, Reason};
 use crate::nats::gate::Gate;
 use crate::schema::Schema;
@@ -194,9 +194,12 @@ impl Writer {
             };
             let error = tokio::select! {
                 outcome = attempt => match outcome {
-                    Ok(Some(Committed { durable, load, commit })) => {
+                    Ok(Some(Committed { durable, load, commit, merged })) => {
                         if row_count > 0 {
                             metrics::committed(&self.pipeline, load, commit);
+                        }
+                        if let Some(Merged { updated, inserted }) = merged {
+                            metrics::merged(&self.pipeline, updated, inserted, row_count);
                         }
                         return Wrote::Committed(durable);
                     }
@@ -257,7 +260,7 @@ impl Writer {
     /// Takes note of a commit whose rows are written again. By key that changes nothing; appended they may then be there
     /// twice.
     fn unknown(&self, row_count: usize) {
-        if self.config.write == WriteMode::Append {
+        if self.duplicates != Duplicates::Retry {
             metrics::outcome_unknown(&self.pipeline, row_count);
             tracing::warn!(
                 pipeline = %self.pipeline, rows = row_count,
@@ -276,11 +279,13 @@ impl Writer {
     async fn reload_target(&self) {
         let reload = async {
             let mut leased = self.pool.get().await?;
+            let way = Way::of(&self.config, &self.schema);
             let target = target::prepare(
                 leased.session()?,
                 &self.config.table,
                 &self.schema,
                 self.config.create_table,
+                &way,
             );
             let target = tokio::time::timeout(self.deadlines.statement, target)
                 .await

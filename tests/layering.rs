@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "config",
     "identity",
     "schema",
+    "keyed",
     // a delivery carries the permit for its bytes
     "budget",
     "delivery",
@@ -37,6 +38,7 @@ const ORDER: &[&str] = &[
     "http",
     "output",
     "run",
+    "operate",
     // `cli` hands its commands to `demo`, and only that way round
     "demo",
     "cli",

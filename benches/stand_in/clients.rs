@@ -12,7 +12,7 @@ use nats_sql_sink::delivery::Event;
 use nats_sql_sink::mssql::bulk::Deadlines;
 use nats_sql_sink::mssql::commit::{self, Commit, Rows};
 use nats_sql_sink::mssql::connect::{Connector, Pool};
-use nats_sql_sink::mssql::target::{self, Target};
+use nats_sql_sink::mssql::target::{self, Target, Way};
 use nats_sql_sink::schema::Schema;
 use nats_sql_sink::sql_name::TableName;
 use tiberius::{AuthMethod, EncryptionLevel};
@@ -101,7 +101,7 @@ impl Sink {
         let table = TableName::try_from(TABLE.to_owned()).unwrap();
         let connector = Connector::new(config(server, server.address(), packet_bytes, is_encrypted));
         let mut session = Box::pin(connector.open()).await.unwrap();
-        let target = target::prepare(&mut session, &table, &schema, true).await.unwrap();
+        let target = target::prepare(&mut session, &table, &schema, true, &Way::Append).await.unwrap();
         let rows = rows(&schema);
         Self { server: Arc::clone(server), packet_bytes, is_encrypted, schema, rows, target }
     }

@@ -47,10 +47,10 @@ pub struct PipelineConfig {
     /// What becomes of rows whose key is already there. Default `append`.
     #[serde(default)]
     pub write: WriteMode,
-    /// The columns of the key, for keyed writes. Default: none.
+    /// The columns of the key, for keyed writes: 1 to 16. Default: none.
     #[serde(default)]
     pub key: Vec<Identifier>,
-    /// The column whose higher value wins, for `upsert`. Default: none.
+    /// The column that keeps a row's position in the stream, for keyed writes. Required for `upsert`. Default: none.
     #[serde(default)]
     pub sequence_column: Option<Identifier>,
     /// How the stream is divided, for `exactly_once`. Default: one partition.
@@ -108,9 +108,9 @@ pub enum WriteMode {
     /// Every event is a new row.
     #[default]
     Append,
-    /// The first row of a key stays. Not in this version yet.
+    /// Of the rows of a key the first in the stream stays.
     InsertIfAbsent,
-    /// The last row of a key wins. Not in this version yet.
+    /// Of the rows of a key the last in the stream wins.
     Upsert,
 }
 
@@ -183,7 +183,8 @@ impl Default for WritersConfig {
 pub struct DeadLetterConfig {
     /// The stream that keeps them. It has to exist. Required.
     pub stream: String,
-    /// What their subjects begin with. The stream has to listen on it. Required.
+    /// What their subjects begin with: pipeline, stream, time and sequence follow. The stream has to listen on all
+    /// subjects below it. Required.
     pub subject: String,
 }
 
@@ -199,8 +200,8 @@ impl PipelineConfig {
     /// `memory` and `max_connections` are those of the process.
     pub(super) fn validate(&self, checks: &mut Checks<'_>, memory: usize, max_connections: usize) {
         self.validate_names(checks);
-        self.validate_not_yet(checks);
         self.validate_delivery(checks);
+        self.validate_keyed(checks);
         if self.max_deliveries == 0 {
             checks.refuse(Problem::new("max_deliveries", "must be at least 1").with_value(0));
         }
@@ -243,28 +244,6 @@ impl PipelineConfig {
         }
         if self.schema.as_os_str().is_empty() {
             checks.refuse(Problem::new("schema", "must name a file").with_value("\"\""));
-        }
-    }
-
-    /// What a later version understands. To ignore it would be to promise something else than what is written.
-    fn validate_not_yet(&self, checks: &mut Checks<'_>) {
-        let keyed = match self.write {
-            WriteMode::Append => None,
-            WriteMode::InsertIfAbsent => Some("\"insert_if_absent\""),
-            WriteMode::Upsert => Some("\"upsert\""),
-        };
-        if let Some(value) = keyed {
-            let message = "keyed writes are not in this version yet: must be \"append\"";
-            checks.refuse(Problem::new("write", message).with_value(value));
-        }
-        let only_with =
-            |other: &str| format!("has a meaning only with {other}, which is not in this version yet");
-        for (field, is_given) in
-            [("key", !self.key.is_empty()), ("sequence_column", self.sequence_column.is_some())]
-        {
-            if is_given && keyed.is_none() {
-                checks.refuse(Problem::new(field, only_with("keyed writes")));
-            }
         }
     }
 

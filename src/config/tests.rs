@@ -5,6 +5,7 @@ use insta::assert_snapshot;
 use super::*;
 
 mod documentation;
+mod keyed;
 
 /// Valid, and complete enough that each test can change one thing.
 const VALID: &str = r#"
@@ -298,10 +299,6 @@ fn servers_of_nats_are_checked() {
 fn what_a_later_version_does_is_refused_and_not_ignored() {
     for (line, field) in [
         ("delivery = \"exactly_once\"", "delivery"),
-        ("write = \"insert_if_absent\"", "write"),
-        ("write = \"upsert\"", "write"),
-        ("key = [\"event_id\"]", "key"),
-        ("sequence_column = \"stream_sequence\"", "sequence_column"),
         ("partitions = { count = 8, subject = \"events.{partition}.>\" }", "partitions"),
         ("lease = \"10s\"", "lease"),
         ("on_gap = \"continue\"", "on_gap"),

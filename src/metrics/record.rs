@@ -151,6 +151,15 @@ pub fn rows_committed(pipeline: &str, rows: usize) {
     counter!(EVENTS_COMMITTED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(rows as u64);
 }
 
+/// Of so many rows that were committed by key, these were updated and inserted.
+pub fn merged(pipeline: &str, updated: u64, inserted: u64, rows: usize) {
+    let ignored = (rows as u64).saturating_sub(updated).saturating_sub(inserted);
+    for (outcome, count) in [("inserted", inserted), ("updated", updated), ("ignored", ignored)] {
+        counter!(KEYED_ROWS_TOTAL.name, "pipeline" => pipeline.to_owned(), "outcome" => outcome)
+            .increment(count);
+    }
+}
+
 /// Nanoseconds from publishing to commit, of some of the events that were committed. A negative one, from two
 /// clocks that differ, counts as none.
 pub fn end_to_end(pipeline: &str, nanoseconds: impl Iterator<Item = i64>) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use tiberius::Row;
 use uuid::Uuid;
 
 use crate::delivery::Durable;
@@ -13,7 +14,7 @@ use crate::mssql::connect::{Leased, Session};
 use crate::mssql::progress::{self, Position};
 use crate::mssql::statements::state::{self, Advance, NewReceipt};
 use crate::mssql::target::Target;
-use crate::mssql::{execute, statements};
+use crate::mssql::{execute, query, statements};
 use crate::schema::Schema;
 
 /// A batch that is in.
@@ -21,10 +22,21 @@ use crate::schema::Schema;
 pub struct Committed {
     /// Evidence for its claims.
     pub durable: Durable,
-    /// From the begin of the transaction until the server had counted the rows.
+    /// From the begin of the transaction until the server had counted the rows, and merged them where they go by key.
     pub load: Duration,
     /// From sending the commit until its answer.
     pub commit: Duration,
+    /// What became of the rows, where they were written by key.
+    pub merged: Option<Merged>,
+}
+
+/// What a merge by key did; the other rows of the batch were older than what is in the table, or there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Merged {
+    /// Rows of the table that were given other values.
+    pub updated: u64,
+    /// Rows that the table did not have.
+    pub inserted: u64,
 }
 
 /// The rows of a transaction, and where they go.
@@ -83,6 +95,8 @@ impl Step {
 pub struct Receipt {
     /// The pipeline.
     pub pipeline: Arc<str>,
+    /// The table, quoted.
+    pub table: String,
     /// The partition, where there are any.
     pub partition: Option<usize>,
     /// Tells this commit from every other.
@@ -96,11 +110,11 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    fn announced<'a>(&'a self, target: &'a Target, rows: usize) -> NewReceipt<'a> {
+    fn announced(&self, rows: usize) -> NewReceipt<'_> {
         NewReceipt {
             pipeline: &self.pipeline,
             partition: self.partition,
-            table: &target.table,
+            table: &self.table,
             batch: self.batch,
             rows,
             previous: self.previous,
@@ -161,14 +175,14 @@ pub async fn write(mut leased: Leased, rows: Rows<'_>, commit: &Commit) -> Resul
     let deadlines = rows.deadlines;
     let session = leased.session()?;
     begin(session, deadlines).await?;
-    put(session, rows).await?;
+    let merged = put(session, rows).await?;
     let loaded = Instant::now();
     let row_count = rows.parts.iter().map(RecordBatch::num_rows).sum();
-    let announced = commit.receipt.as_ref().map(|receipt| receipt.announced(rows.target, row_count));
+    let announced = commit.receipt.as_ref().map(|receipt| receipt.announced(row_count));
     let ending = state::commit(commit.progress.as_ref().map(Step::advance).as_ref(), announced.as_ref());
     step(Phase::Commit, deadlines.commit, "committing", execute(session, &ending)).await?;
     let durable = Durable::committed();
-    let committed = Committed { durable, load: loaded - started, commit: loaded.elapsed() };
+    let committed = Committed { durable, load: loaded - started, commit: loaded.elapsed(), merged };
     leased.give_back();
     Ok(committed)
 }
@@ -186,29 +200,54 @@ pub async fn try_out(mut leased: Leased, rows: Rows<'_>) -> Result<()> {
     // After an answer of the server the session is between two requests, and nothing was to be committed by it: a
     // search through a batch would otherwise log in anew for each trial that is refused.
     let answered = match &tried {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(error) => matches!(error.kind, ErrorKind::Server { class: ..20, .. }),
     };
     if answered {
         let rollback = execute(session, statements::ROLLBACK);
         match (step(Phase::Load, deadlines.commit, "rolling back", rollback).await, &tried) {
             (Ok(()), _) => leased.give_back(),
-            (Err(error), Ok(())) => return Err(error),
+            (Err(error), Ok(_)) => return Err(error),
             // the session is thrown away, and what the server said of the rows stands
             (Err(_), Err(_)) => {}
         }
     }
-    tried
+    tried.map(|_| ())
 }
 
 /// Puts the rows into the table, within the transaction that is open.
-async fn put(session: &mut Session, rows: Rows<'_>) -> Result<()> {
+async fn put(session: &mut Session, rows: Rows<'_>) -> Result<Option<Merged>> {
     let Rows { target, schema, parts, deadlines } = rows;
     // only the progress moves: every event was dead-lettered, or none was there
     if parts.iter().all(|part| part.num_rows() == 0) {
-        return Ok(());
+        return Ok(None);
     }
-    bulk::load(session, target, schema, parts, deadlines).await
+    let Some(stage) = &target.stage else {
+        bulk::load(session, target, schema, parts, deadlines).await?;
+        return Ok(None);
+    };
+    let create = execute(session, &stage.create);
+    step(Phase::Load, deadlines.statement, "creating the temporary table", create).await?;
+    bulk::load(session, target, schema, parts, deadlines).await?;
+    // first as long for its turn, then as long for the work
+    let text = stage.merge.text(deadlines.commit);
+    let merge = query(session, &text);
+    let answer = step(Phase::Load, 2 * deadlines.commit, "merging the rows by key", merge).await?;
+    merged(&answer).map(Some)
+}
+
+fn merged(answer: &[Row]) -> Result<Merged> {
+    let count = |column: &str| {
+        let row = answer.first()?;
+        u64::try_from(row.try_get::<i32, _>(column).ok()??).ok()
+    };
+    match (count("updated"), count("inserted")) {
+        (Some(updated), Some(inserted)) => Ok(Merged { updated, inserted }),
+        _ => {
+            let message = "the merge by key did not answer with two numbers";
+            Err(Error::new(Phase::Load, ErrorKind::SqlProtocol, message))
+        }
+    }
 }
 
 async fn begin(session: &mut Session, deadlines: Deadlines) -> Result<()> {
@@ -216,12 +255,12 @@ async fn begin(session: &mut Session, deadlines: Deadlines) -> Result<()> {
         .await
 }
 
-async fn step(
+async fn step<T>(
     phase: Phase,
     deadline: Duration,
     what: &str,
-    statement: impl Future<Output = Result<(), tiberius::error::Error>>,
-) -> Result<()> {
+    statement: impl Future<Output = Result<T, tiberius::error::Error>>,
+) -> Result<T> {
     tokio::time::timeout(deadline, statement)
         .await
         .map_err(|_elapsed| Error::sql_timeout(phase, what))?

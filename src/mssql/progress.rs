@@ -126,7 +126,7 @@ pub async fn enter(
 ) -> Result<Kept> {
     let Position { pipeline, layout_hash, stream_created, .. } = position;
     let sql = state::enter_pipeline(pipeline, partitions, layout_hash, *stream_created, sequence);
-    execute(session, &sql).await.map_err(failed)?;
+    execute(session, &format!("BEGIN TRANSACTION; {sql}; COMMIT TRANSACTION")).await.map_err(failed)?;
     kept(session, pipeline).await
 }
 

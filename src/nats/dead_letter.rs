@@ -1,55 +1,28 @@
 //! The dead-letter stream: where a bad event goes, whole and with the reason, before it is acknowledged.
 
+mod letter;
+mod stream;
+
+use std::error::Error as _;
 use std::sync::Arc;
 
-use async_nats::HeaderMap;
-use async_nats::header::{HeaderName, HeaderValue};
-use async_nats::jetstream::Context;
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
-use sha2::{Digest, Sha256};
 
+pub use letter::{
+    DELIVERIES, DETAIL, ERROR_NUMBER, HEADERS_LEFT_OUT, ORIGINAL_PREFIX, PAYLOAD_BYTES, PAYLOAD_SHA256,
+    PHASE, PIPELINE, PUBLISHED_AT, REASON, SEQUENCE, STREAM, SUBJECT, TRUNCATED, UNREADABLE_HEADERS,
+    UNREADABLE_HEADERS_BYTES,
+};
+
+use self::letter::Frame;
 use crate::config::{DeadLetterConfig, PipelineConfig};
-use crate::delivery::{Durable, Event, Headers};
+use crate::delivery::{Durable, Event};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::nats::consumer;
-
-/// What the headers of the event are prefixed with, so that none of them acts in the dead-letter stream.
-pub const ORIGINAL_PREFIX: &str = "Orig-";
-/// The pipeline that rejected the event.
-pub const PIPELINE: &str = "Dead-Letter-Pipeline";
-/// Why, as a stable word.
-pub const REASON: &str = "Dead-Letter-Reason";
-/// Why, as a sentence without any value of the event.
-pub const DETAIL: &str = "Dead-Letter-Detail";
-/// The database's error number, where that refused the event's row.
-pub const ERROR_NUMBER: &str = "Dead-Letter-Error-Number";
-/// Where on its way the event was rejected.
-pub const PHASE: &str = "Dead-Letter-Phase";
-/// The stream that the event came from.
-pub const STREAM: &str = "Dead-Letter-Stream";
-/// Its sequence there.
-pub const SEQUENCE: &str = "Dead-Letter-Sequence";
-/// The subject that it was published on.
-pub const SUBJECT: &str = "Dead-Letter-Subject";
-/// How often it had been delivered.
-pub const DELIVERIES: &str = "Dead-Letter-Deliveries";
-/// When its stream stored it, RFC 3339.
-pub const PUBLISHED_AT: &str = "Dead-Letter-Published-At";
-/// `true` where the payload is only the beginning of the event's.
-pub const TRUNCATED: &str = "Dead-Letter-Truncated";
-/// Length of the event's whole payload in bytes, where it was truncated.
-pub const PAYLOAD_BYTES: &str = "Dead-Letter-Payload-Bytes";
-/// SHA-256 of the event's whole payload in hexadecimal digits, where it was truncated.
-pub const PAYLOAD_SHA256: &str = "Dead-Letter-Payload-Sha256";
-
-/// The event's headers as they stand, in base64, where they cannot be read.
-pub const UNREADABLE_HEADERS: &str = "Dead-Letter-Headers-Base64";
 
 /// Publishes that wait for their confirmation at once. Below the number at which a stream's ingest begins to drop.
 const WINDOW: usize = 256;
@@ -72,6 +45,8 @@ pub struct Reason {
 pub struct DeadLetters {
     jetstream: Context,
     pipeline: Arc<str>,
+    /// Most bytes of one message that the dead-letter stream takes, where it has a limit of its own.
+    max_message_bytes: Option<usize>,
     target: DeadLetterConfig,
     source: Source,
 }
@@ -85,11 +60,11 @@ struct Source {
 }
 
 impl DeadLetters {
-    /// Checks that the dead-letter stream is there and takes the configured subject.
+    /// Checks that the dead-letter stream is there and keeps what is published below the configured subject.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::StreamSetup`] where it is missing, or another stream holds the subject.
+    /// [`ErrorKind::StreamSetup`] where it is missing, or is set up so that letters would be lost.
     pub async fn prepare(
         jetstream: Context,
         pipeline: &PipelineConfig,
@@ -98,19 +73,21 @@ impl DeadLetters {
         let target = pipeline.dead_letter.clone();
         let stream = consumer::stream(&jetstream, &target.stream, Phase::DeadLetter).await?;
         let info = stream.cached_info();
-        if !info.config.subjects.iter().any(|pattern| subject_matches(pattern, &target.subject)) {
+        let subjects = format!("{}.{}.{}.*.*", target.subject, pipeline.name, source.config.name);
+        if let Some(refusal) = stream::refusal(info, &target.subject, &subjects) {
             return Err(Error::new(
                 Phase::DeadLetter,
                 ErrorKind::StreamSetup,
-                format!(
-                    "the dead-letter stream {:?} does not take the subject {:?}: add it to the stream's subjects",
-                    target.stream, target.subject
-                ),
+                format!("the dead-letter stream {:?} {refusal}", target.stream),
             ));
+        }
+        for warning in stream::warnings(&info.config) {
+            tracing::warn!(pipeline = %pipeline.name, stream = %target.stream, "dead-letter stream: {warning}");
         }
         Ok(Self {
             jetstream,
             pipeline: Arc::from(pipeline.name.as_str()),
+            max_message_bytes: usize::try_from(info.config.max_message_size).ok().filter(|most| *most > 0),
             target,
             source: Source {
                 name: source.config.name.clone(),
@@ -123,15 +100,15 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// One of them was not confirmed. Those that were are dropped as repeats when the call is made again, for as long
-    /// as the stream's duplicate window lasts.
+    /// One of them was not confirmed. Those that were are kept out as repeats when the call is made again, for as long
+    /// as they are in the stream.
     pub async fn publish(&self, rejected: &[(&Event, Reason)]) -> Result<Durable> {
         let mut unconfirmed = FuturesUnordered::new();
         for (event, reason) in rejected {
             if unconfirmed.len() >= WINDOW {
                 unconfirmed.try_next().await?;
             }
-            unconfirmed.push(self.publish_one(event, reason, HeaderMap::new()));
+            unconfirmed.push(self.publish_one(event, reason, None));
         }
         while unconfirmed.try_next().await?.is_some() {}
         Ok(Durable::dead_lettered())
@@ -148,14 +125,18 @@ impl DeadLetters {
         reason: &Reason,
         headers: &[u8],
     ) -> Result<Durable> {
-        let mut unreadable = HeaderMap::new();
-        unreadable.insert(UNREADABLE_HEADERS, STANDARD.encode(headers));
-        self.publish_one(event, reason, unreadable).await?;
+        self.publish_one(event, reason, Some(headers)).await?;
         Ok(Durable::dead_lettered())
     }
 
-    async fn publish_one(&self, event: &Event, reason: &Reason, headers: HeaderMap) -> Result<()> {
-        let (headers, payload) = self.letter(event, reason, headers);
+    async fn publish_one(&self, event: &Event, reason: &Reason, unreadable: Option<&[u8]>) -> Result<()> {
+        let max_payload = self.jetstream.client().max_payload();
+        let frame = Frame {
+            pipeline: &self.pipeline,
+            stream: &self.source.name,
+            max_bytes: self.max_message_bytes.map_or(max_payload, |most| most.min(max_payload)),
+        };
+        let (headers, payload) = frame.letter(event, reason, unreadable);
         let id = format!(
             "{}:{}:{}:{}",
             self.pipeline, self.source.name, self.source.created_at, event.stream_sequence
@@ -164,104 +145,65 @@ impl DeadLetters {
             .headers(headers)
             .payload(payload)
             .message_id(id)
-            .expected_stream(&self.target.stream);
-        let confirmed = match self.jetstream.send_publish(self.target.subject.clone(), message).await {
+            .expected_stream(&self.target.stream)
+            .expected_last_subject_sequence(0);
+        let confirmed = match self.jetstream.send_publish(self.subject(event), message).await {
             Ok(confirmation) => confirmation.await,
             Err(error) => Err(error),
         };
-        confirmed.map(|_ack| ()).map_err(|error| {
-            let kind = match error.kind() {
-                PublishErrorKind::TimedOut
-                | PublishErrorKind::BrokenPipe
-                | PublishErrorKind::MaxAckPending => ErrorKind::NatsUnavailable,
-                _ => ErrorKind::StreamSetup,
-            };
-            Error::new(
-                Phase::DeadLetter,
-                kind,
-                format!("the dead-letter stream {:?} did not confirm: {error}", self.target.stream),
-            )
-        })
+        match confirmed {
+            Ok(_ack) => Ok(()),
+            Err(error) if is_there_already(&error) => Ok(()),
+            Err(error) => Err(self.not_confirmed(&error)),
+        }
     }
 
-    /// The letter: what is known of the event in headers, and as much of its payload as the server takes.
-    fn letter(&self, event: &Event, reason: &Reason, mut headers: HeaderMap) -> (HeaderMap, Bytes) {
-        headers.insert(PIPELINE, &*self.pipeline);
-        headers.insert(REASON, reason.kind);
-        headers.insert(DETAIL, reason.detail.as_str());
-        headers.insert(PHASE, reason.phase.as_str());
-        if let Some(number) = reason.error_number {
-            headers.insert(ERROR_NUMBER, number.to_string());
-        }
-        headers.insert(STREAM, self.source.name.as_str());
-        headers.insert(SEQUENCE, event.stream_sequence.to_string());
-        headers.insert(SUBJECT, event.subject.as_str());
-        headers.insert(DELIVERIES, event.deliveries.to_string());
-        headers.insert(PUBLISHED_AT, rfc3339(event.published_at));
-        for (name, value) in event.headers.iter().flat_map(Headers::iter) {
-            // A name with the prefix is made of the same characters as one that the client could read.
-            if let (Ok(name), Ok(value)) =
-                (format!("{ORIGINAL_PREFIX}{name}").parse::<HeaderName>(), value.parse::<HeaderValue>())
-            {
-                headers.append(name, value);
+    /// Where the letter of an event goes: nothing else is ever published there. The time at which the event was stored
+    /// tells a stream from a later one of the same name, and from one that was restored to an earlier state.
+    fn subject(&self, event: &Event) -> String {
+        let (prefix, pipeline, stream) = (&self.target.subject, &self.pipeline, &self.source.name);
+        format!("{prefix}.{pipeline}.{stream}.{}.{}", event.published_at, event.stream_sequence)
+    }
+
+    fn not_confirmed(&self, error: &PublishError) -> Error {
+        let kind = match error.kind() {
+            PublishErrorKind::TimedOut
+            | PublishErrorKind::BrokenPipe
+            | PublishErrorKind::MaxAckPending
+            // its last message could not be read: whether the letter is there is not known
+            | PublishErrorKind::WrongLastSequence => ErrorKind::NatsUnavailable,
+            _ if api_error(error).is_some_and(|error| error.error_code() == ALREADY_ON_ITS_WAY) => {
+                ErrorKind::NatsUnavailable
             }
-        }
-
-        let room =
-            self.jetstream.client().max_payload().saturating_sub(wire_bytes(&headers) + RESERVED_BYTES);
-        if event.payload.len() <= room {
-            return (headers, event.payload.clone());
-        }
-        headers.insert(TRUNCATED, "true");
-        headers.insert(PAYLOAD_BYTES, event.payload.len().to_string());
-        headers.insert(PAYLOAD_SHA256, hexadecimal(&Sha256::digest(&event.payload)));
-        let kept = event.payload.slice(..room.min(event.payload.len()));
-        (headers, kept)
+            _ => ErrorKind::StreamSetup,
+        };
+        Error::new(
+            Phase::DeadLetter,
+            kind,
+            format!("the dead-letter stream {:?} did not confirm: {error}", self.target.stream),
+        )
     }
 }
 
-/// Room for what is added to a letter after its headers were counted: message id, expected stream, the headers of a
-/// truncated payload, and the first line.
-const RESERVED_BYTES: usize = 1024;
+/// The cluster has not yet decided on an earlier publish of the same letter.
+const ALREADY_ON_ITS_WAY: ErrorCode = ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT;
 
-fn wire_bytes(headers: &HeaderMap) -> usize {
-    headers
-        .iter()
-        .map(|(name, values)| {
-            let name: &str = name.as_ref();
-            values.iter().map(|value: &HeaderValue| name.len() + value.as_str().len() + 4).sum::<usize>()
-        })
-        .sum()
+fn api_error(error: &PublishError) -> Option<&async_nats::jetstream::Error> {
+    error.source()?.downcast_ref()
 }
 
-fn rfc3339(nanoseconds: i64) -> String {
-    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(nanoseconds))
-        .ok()
-        .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())
-        .unwrap_or_else(|| nanoseconds.to_string())
+/// Whether the subject has a letter.
+fn is_there_already(error: &PublishError) -> bool {
+    error.kind() == PublishErrorKind::WrongLastSequence
+        && api_error(error).is_some_and(|error| names_a_letter(&error.to_string()))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Whether a stream's subject pattern takes a subject.
-fn subject_matches(pattern: &str, subject: &str) -> bool {
-    let mut tokens = subject.split('.');
-    for expected in pattern.split('.') {
-        match (expected, tokens.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (expected, Some(token)) if expected == token => {}
-            _ => return false,
-        }
-    }
-    tokens.next().is_none()
+/// The server answers "wrong last sequence: 17". With 0 in its place it could not look. Source: nats-server,
+/// `JSStreamWrongLastSequenceErrF`, and where it is used with the sequence of nothing.
+fn names_a_letter(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("wrong last sequence: ") else { return false };
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse::<u64>().is_ok_and(|sequence| sequence > 0)
 }
 
 #[cfg(test)]
@@ -269,22 +211,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_take_what_nats_says_they_take() {
-        for (pattern, subject, takes) in [
-            ("dead.>", "dead.telemetry", true),
-            ("dead.*", "dead.telemetry", true),
-            ("dead.*", "dead.a.b", false),
-            ("dead.>", "dead", false),
-            ("dead.telemetry", "dead.telemetry", true),
-            ("dead.telemetry", "dead.flights", false),
-            (">", "anything", true),
+    fn only_a_sequence_tells_that_a_letter_is_there() {
+        for (text, expected) in [
+            ("wrong last sequence: 17 (code 400, error code 10071)", true),
+            ("wrong last sequence: 0 (code 400, error code 10071)", false),
+            ("wrong last sequence (code 400, error code 10164)", false),
+            ("wrong last sequence: ", false),
         ] {
-            assert_eq!(subject_matches(pattern, subject), takes, "{pattern} {subject}");
+            assert_eq!(names_a_letter(text), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn a_digest_is_written_in_hexadecimal() {
-        assert!(hexadecimal(&Sha256::digest(b"")).starts_with("e3b0c44298fc1c149afb"));
     }
 }

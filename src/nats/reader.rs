@@ -163,10 +163,10 @@ impl Reader {
         }
     }
 
-    /// Makes a consumer that begins behind what came, after a look at the stream.
+    /// Makes a consumer that begins behind what came, and then looks at the stream: one that was made anew before the
+    /// consumer was is found, and one that is made anew later takes the consumer with it.
     async fn begin(&mut self, place: &mut Place) -> Result<PullConsumer> {
         place.delivered = 0;
-        self.look(place, place.until.max(place.last)).await?;
         let mut config = Config {
             name: Some(format!("{}-{}-{}", self.name, self.partition, random_name())),
             description: Some(format!(
@@ -185,7 +185,7 @@ impl Reader {
             [filter] => config.filter_subject.clone_from(filter),
             filters => config.filter_subjects = filters.to_vec(),
         }
-        self.stream.create_consumer(config).await.map_err(|error| {
+        let consumer = self.stream.create_consumer(config).await.map_err(|error| {
             use async_nats::jetstream::stream::ConsumerErrorKind as Kind;
             let kind = match error.kind() {
                 // what the server says of its own state passes; what it says of the request does not
@@ -200,7 +200,9 @@ impl Reader {
                 kind,
                 format!("making a consumer for partition {}: {error}", self.partition),
             )
-        })
+        })?;
+        self.look(place, place.until.max(place.last)).await?;
+        Ok(consumer)
     }
 
     /// Looks whether the stream is the same, and whether it still has everything behind `known`.

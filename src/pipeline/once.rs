@@ -64,6 +64,13 @@ impl Pipeline {
                 self.config.stream
             )));
         }
+        if info.config.max_messages_per_subject > 0 {
+            tracing::warn!(
+                pipeline = %name, max_messages_per_subject = info.config.max_messages_per_subject,
+                "the stream removes older events of a subject for newer ones: those that are not read by then are \
+                 missing in the table, and are not counted as a gap"
+            );
+        }
         let layout = self.config.layout();
         self.check_coverage(&stream, &layout).await?;
         let dead_letters = DeadLetters::prepare(jetstream, &self.config, &info).await?;

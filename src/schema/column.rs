@@ -26,6 +26,8 @@ pub struct Column {
     pub excess_digits: ExcessDigits,
     /// The code page of a `char` or `varchar`.
     pub text_encoding: &'static Encoding,
+    /// The table has no such column: it is for the merge by key alone. See [`super::Schema::with_staged_sequence`].
+    pub only_staged: bool,
 }
 
 /// Where a value comes from.

@@ -80,6 +80,7 @@ fn parse_column(reader: &Reader<'_>) -> Result<Column, SchemaError> {
         unit: parse_unit(reader, sql_type, &source)?,
         excess_digits: parse_excess_digits(reader, sql_type)?,
         text_encoding: WINDOWS_1252,
+        only_staged: false,
         name,
         source,
     })

@@ -55,6 +55,20 @@ fn wrong_files_are_refused_with_the_field() {
     refused("unknown type", CONFIG, &SCHEMA.replace("int", "itn"), &["column[0].type", "itn", "int"]);
     refused("unknown schema field", CONFIG, &format!("{SCHEMA}nulable = true\n"), &["nulable", "nullable"]);
     refused("no subjects", &CONFIG.replace("[\"a.>\"]", "[]"), SCHEMA, &["pipeline[0].subjects"]);
+    let keyed = |lines: &str| CONFIG.replace("table =", &format!("{lines}\ntable ="));
+    refused("no key", &keyed("write = \"insert_if_absent\""), SCHEMA, &["pipeline[0].key", "1 to 16"]);
+    refused(
+        "no sequence",
+        &keyed("write = \"upsert\"\nkey = [\"a\"]"),
+        SCHEMA,
+        &["pipeline[0].sequence_column", "required"],
+    );
+    refused(
+        "a key that may be null",
+        &keyed("write = \"insert_if_absent\"\nkey = [\"a\"]"),
+        SCHEMA,
+        &["pipeline[0].key[0]", "\"a\"", "nullable = false"],
+    );
     refused(
         "password in the file",
         &CONFIG.replace("password_file = \"p\"", "password = \"hunter2\""),
@@ -199,7 +213,7 @@ async fn appending_to_a_table_with_a_unique_index_is_refused() {
     let mut sink = numbers::sink(&world, &table, "", "");
     world.publish((1..=100).map(numbers::event)).await;
     sink.start();
-    reason(&sink, &["unique index", "one_id", "drop the index", "writing by key"]).await;
+    reason(&sink, &["unique index", "one_id", "drop the index", "insert_if_absent"]).await;
     assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, 0);
 
     sql.execute(&format!("DROP INDEX one_id ON {table}")).await;

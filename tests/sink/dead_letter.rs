@@ -2,10 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::stream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::support::{Sink, World};
+use crate::support::{Sink, World, eventually};
 
 const EVENTS: u64 = 200_000;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -234,4 +235,164 @@ async fn headers_that_cannot_be_read_do_not_stop_what_is_behind_them() {
     assert_eq!(sql.number(&format!("SELECT COUNT_BIG(DISTINCT id) FROM {table}")).await, 299);
     sink.ready(MINUTE).await;
     sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
+/// GIVEN a dead-letter stream with the shortest duplicate window, and events that are dead-lettered
+/// WHEN they are delivered and dead-lettered once more after the window, as after a worker that died before it acknowledged
+/// THEN each has one letter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_kept_once_also_beyond_the_duplicate_window() {
+    const BAD: u64 = 20;
+    let world = World::start().await;
+    let table = world.table("window");
+    world.stream(STREAM, "readings.>").await;
+    let config = stream::Config {
+        name: "DEAD_LETTERS".to_owned(),
+        subjects: vec!["dead.>".to_owned()],
+        duplicate_window: Duration::from_millis(100),
+        ..stream::Config::default()
+    };
+    world.jetstream.update_stream(config).await.expect("the window is shortened");
+    let bad = |id: u64| ("readings.bad".to_owned(), None, format!("{{\"id\":{id}").into_bytes());
+    world.publish((1..=BAD).map(bad)).await;
+    let mut sink = sink(&world, &table);
+    sink.start();
+    world.settled(STREAM, DURABLE, MINUTE).await;
+    assert_eq!(world.dead_letters().await.len() as u64, BAD);
+
+    // A worker that is gone and a consumer that begins again: everything is dead-lettered a second time.
+    sink.kill().await;
+    let source = world.jetstream.get_stream(STREAM).await.expect("the stream");
+    source.delete_consumer(DURABLE).await.expect("the consumer is deleted");
+    sink.start();
+    eventually("all are dead-lettered again", MINUTE, async || {
+        let count = sink.metric("nats_sql_sink_events_dead_lettered_total").await?;
+        (count >= 20.0).then_some(())
+    })
+    .await;
+    world.settled(STREAM, DURABLE, MINUTE).await;
+    let letters = world.dead_letters().await;
+    assert_eq!(letters.len() as u64, BAD, "{}", sink.log());
+    let subject = letters[0].subject.as_str();
+    assert!(subject.starts_with(&format!("dead.readings.readings.{STREAM}.")), "{subject}");
+    world.sql().await.execute(&format!("DROP TABLE {table}")).await;
+}
+
+/// GIVEN two pipelines that read one stream, and share a dead-letter stream and even the beginning of its subjects
+/// WHEN both dead-letter the same event
+/// THEN both letters are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelines_that_share_a_subject_keep_their_letters_apart() {
+    let world = World::start().await;
+    world.stream(STREAM, "readings.>").await;
+    world.write("readings.toml", SCHEMA);
+    world.publish([("readings.bad".to_owned(), None, b"{".to_vec())]).await;
+    let mut tables = Vec::new();
+    let mut sinks = Vec::new();
+    for name in ["one", "other"] {
+        let table = world.table(name);
+        let mut sink = world.config(
+            name,
+            "",
+            &format!(
+                "stream = \"{STREAM}\"\ndurable = \"{name}\"\nsubjects = [\"readings.>\"]\nschema = \"readings.toml\"\n\
+                 table = \"{table}\"\ncreate_table = true"
+            ),
+        );
+        let text = std::fs::read_to_string(&sink.config).expect("the configuration");
+        let text = text.replace(&format!("dead.{name}"), "dead.shared");
+        std::fs::write(&sink.config, text).expect("the configuration");
+        sink.start();
+        world.settled(STREAM, name, MINUTE).await;
+        sinks.push(sink);
+        tables.push(table);
+    }
+    let pipelines: BTreeSet<String> = world
+        .dead_letters()
+        .await
+        .iter()
+        .filter_map(|letter| Some(letter.headers.as_ref()?.get("Dead-Letter-Pipeline")?.to_string()))
+        .collect();
+    assert_eq!(pipelines, BTreeSet::from(["one".to_owned(), "other".to_owned()]));
+    let mut sql = world.sql().await;
+    for table in tables {
+        sql.execute(&format!("DROP TABLE {table}")).await;
+    }
+}
+
+/// GIVEN an event with as many headers as the server takes
+/// WHEN it is dead-lettered, which adds to every header
+/// THEN its letter has fewer headers, and says how many are missing and how long the payload was.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_mostly_headers_is_dead_lettered() {
+    const PAYLOAD: usize = 1_000;
+    const MAX_HEADERS: usize = 65_535;
+    let world = World::start().await;
+    let table = world.table("headers");
+    world.stream(STREAM, "readings.>").await;
+    let mut headers = HeaderMap::new();
+    let mut left = MAX_HEADERS - "NATS/1.0\r\n\r\n".len();
+    for number in 0.. {
+        let name = format!("H{number}");
+        let line = name.len() + 4;
+        if left < 2 * line {
+            break;
+        }
+        let value = "v".repeat((left - line).min(100));
+        left -= line + value.len();
+        headers.insert(name.as_str(), value);
+    }
+    let count = headers.len();
+    world.publish([("readings.wide".to_owned(), Some(headers), vec![b'x'; PAYLOAD])]).await;
+    let mut sink = sink(&world, &table);
+    sink.start();
+    world.settled(STREAM, DURABLE, MINUTE).await;
+    let letters = world.dead_letters().await;
+    assert_eq!(letters.len(), 1, "{}", sink.log());
+    let headers = letters[0].headers.as_ref().expect("headers");
+    let number =
+        |name: &str| headers.get(name).map(|value| value.as_str().parse::<usize>().expect("a number"));
+    let left_out = number("Dead-Letter-Headers-Left-Out").expect("some are left out");
+    let kept = headers.iter().filter(|(name, _)| name.to_string().starts_with("Orig-")).count();
+    println!("{kept} of {count} headers are kept");
+    assert_eq!(kept + left_out, count);
+    assert!(left_out > 0 && left_out < count / 5);
+    assert_eq!(number("Dead-Letter-Payload-Bytes").unwrap_or(letters[0].payload.len()), PAYLOAD);
+    world.sql().await.execute(&format!("DROP TABLE {table}")).await;
+}
+
+/// GIVEN a dead-letter stream that does not take the subjects, or would lose what it confirms
+/// WHEN the sink starts
+/// THEN it is not ready, and says what to change; and starts by itself when that is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_stream_that_would_lose_letters_is_refused() {
+    let world = World::start().await;
+    let table = world.table("refused");
+    world.stream(STREAM, "readings.>").await;
+    let config = |subjects: &str, retention| stream::Config {
+        name: "DEAD_LETTERS".to_owned(),
+        subjects: vec![subjects.to_owned()],
+        retention,
+        ..stream::Config::default()
+    };
+    let mut sink = sink(&world, &table);
+    for (subjects, retention, expected) in [
+        ("dead.readings", stream::RetentionPolicy::Limits, "dead.readings.>"),
+        ("dead.>", stream::RetentionPolicy::Interest, "has no consumer"),
+    ] {
+        world.jetstream.delete_stream("DEAD_LETTERS").await.expect("it is deleted");
+        world.jetstream.create_stream(config(subjects, retention)).await.expect("a stream");
+        sink.start();
+        eventually(expected, MINUTE, async || {
+            let (status, body) = sink.get("/readyz").await?;
+            (status == 503 && body.contains(expected)).then_some(())
+        })
+        .await;
+        sink.kill().await;
+    }
+    sink.start();
+    world.jetstream.delete_stream("DEAD_LETTERS").await.expect("it is deleted");
+    world.stream("DEAD_LETTERS", "dead.>").await;
+    sink.ready(MINUTE).await;
+    world.sql().await.execute(&format!("DROP TABLE {table}")).await;
 }

@@ -72,6 +72,37 @@ async fn the_sink_needs_no_more_than_select_and_insert_on_its_table() {
     sql.execute(&format!("DROP TABLE {table}; DROP USER {USER}")).await;
 }
 
+/// GIVEN a user who may SELECT and INSERT
+/// WHEN rows are written by key, and some replace others
+/// THEN UPDATE is missing, and with it nothing else is.
+#[tokio::test(flavor = "multi_thread")]
+async fn keyed_writing_needs_update_as_well() {
+    const EVENTS: u64 = 500;
+    let world = World::start().await;
+    world.stream(STREAM, "numbers.>").await;
+    let table = world.table("least_keyed");
+    let mut sql = world.sql().await;
+    sql.execute(&format!(
+        "CREATE TABLE {table} (id bigint NOT NULL PRIMARY KEY, name nvarchar(40) NULL, stream_sequence bigint NOT NULL)"
+    ))
+    .await;
+    sql.execute(&format!("CREATE USER {USER} WITH PASSWORD = '{PASSWORD}'")).await;
+    sql.execute(&format!("GRANT SELECT, INSERT ON {table} TO {USER}")).await;
+    let by_key = "write = \"upsert\"\nkey = [\"id\"]\nsequence_column = \"stream_sequence\"";
+    let mut sink = numbers::sink(&world, &table, "", by_key);
+    log_in_as(&world, &sink, USER, PASSWORD);
+    world.publish((1..=EVENTS).map(numbers::event)).await;
+    sink.start();
+    not_ready(&sink, "229").await;
+
+    sql.execute(&format!("GRANT UPDATE ON {table} TO {USER}")).await;
+    world.settled(STREAM, DURABLE, MINUTE).await;
+    sink.ready(MINUTE).await;
+    assert_eq!(numbers::account(&mut sql, &table, EVENTS).await, Account { missing: 0, duplicates: 0 });
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute(&format!("DROP TABLE {table}; DROP USER {USER}")).await;
+}
+
 /// GIVEN a gateway in front of the database, as Azure SQL's
 /// WHEN the sink logs in there
 /// THEN it follows the redirect, and its session is with the database.

@@ -11,6 +11,7 @@ mod crash;
 mod dead_letter;
 mod exactly_once;
 mod flights;
+mod keyed;
 mod least_privilege;
 mod numbers;
 mod outage;

@@ -93,9 +93,11 @@ impl World {
     }
 
     pub async fn start_with(storage: SqlStorage) -> Self {
-        let stack = LocalStack::start(LocalStackOptions { storage, ..LocalStackOptions::default() })
-            .await
-            .expect("the local stack starts");
+        Self::start_from(LocalStackOptions { storage, ..LocalStackOptions::default() }).await
+    }
+
+    pub async fn start_from(options: LocalStackOptions) -> Self {
+        let stack = LocalStack::start(options).await.expect("the local stack starts");
         let sql = match std::env::var(TEST_SQL) {
             Ok(text) => SqlAddress::from_ado(&text),
             Err(_) => SqlAddress {

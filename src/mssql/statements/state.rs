@@ -107,7 +107,8 @@ impl Key<'_> {
     }
 }
 
-/// Enters a pipeline whose progress nobody has kept: all its partitions at one sequence. Nothing where it is there.
+/// Enters a pipeline whose progress nobody has kept: all its partitions at one sequence. Nothing where it is there. To
+/// be run in a transaction.
 pub(in crate::mssql) fn enter_pipeline(
     pipeline: &str,
     partitions: usize,
@@ -133,8 +134,8 @@ pub(in crate::mssql) fn enter_pipeline(
         })
         .collect();
     format!(
-        "BEGIN TRANSACTION; IF NOT EXISTS (SELECT 1 FROM nats_sql_sink.progress WITH (UPDLOCK, HOLDLOCK) \
-         WHERE pipeline = {name}) BEGIN {} END; COMMIT TRANSACTION",
+        "IF NOT EXISTS (SELECT 1 FROM nats_sql_sink.progress WITH (UPDLOCK, HOLDLOCK) \
+         WHERE pipeline = {name}) BEGIN {} END",
         inserts.join(" ")
     )
 }

@@ -1,0 +1,255 @@
+//! The statements of writing by key: the temporary table of a batch, and how its rows get into the table.
+
+use std::time::Duration;
+
+use super::literal;
+use crate::disposition::{TABLE_BUSY, TRANSACTION_GONE};
+use crate::keyed::{Keyed, Wins};
+use crate::schema::{Length, Schema, SqlType};
+use crate::sql_name::{Identifier, TableName};
+
+/// The temporary table of a batch. It is made and dropped in the batch's own transaction, so that no session ever has one
+/// of an earlier batch or of another pipeline: a rollback takes it back. Its name is one that no trigger uses.
+pub(in crate::mssql) const STAGE: &str = "[#nats_sql_sink_stage]";
+
+/// The longest key of a clustered index, in bytes.
+const MAX_CLUSTERED_KEY_BYTES: usize = 900;
+
+/// A column of the temporary table.
+#[derive(Debug, Clone)]
+pub(in crate::mssql) struct StageColumn {
+    pub(in crate::mssql) name: Identifier,
+    /// As T-SQL writes it.
+    pub(in crate::mssql) sql_type: String,
+    /// Of text. A name.
+    pub(in crate::mssql) collation: Option<String>,
+    pub(in crate::mssql) nullable: bool,
+}
+
+/// Makes the temporary table.
+pub(in crate::mssql) fn create_stage(columns: &[StageColumn]) -> String {
+    let columns = columns.iter().map(|column| {
+        let collate = column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+        let null = if column.nullable { "NULL" } else { "NOT NULL" };
+        format!("{} {}{collate} {null}", column.name.quoted(), column.sql_type)
+    });
+    format!("CREATE TABLE {STAGE} ({})", list(columns))
+}
+
+/// Makes the index that writing by key needs: for whoever is told that it is missing.
+pub(in crate::mssql) fn create_key_index(table: &TableName, keyed: &Keyed) -> String {
+    let key = list(keyed.key.iter().map(Identifier::quoted));
+    format!("CREATE UNIQUE INDEX [nats_sql_sink_key] ON {} ({key})", table.quoted())
+}
+
+/// The primary key of a table that this program creates. Without a name: one of our own could be taken already.
+///
+/// Clustered, so that a row is found by its key in one step and stored once. Not where the key begins with a GUID, by which
+/// each row would go to another page of the whole table, nor where it may be longer than a clustered key.
+pub(super) fn primary_key(schema: &Schema, keyed: &Keyed) -> String {
+    let types: Vec<SqlType> =
+        keyed.key.iter().filter_map(|name| schema.column(name)).map(|column| column.sql_type).collect();
+    let is_scattered = types.first() == Some(&SqlType::UniqueIdentifier);
+    let is_long = types.iter().map(|sql_type| key_bytes(*sql_type)).sum::<usize>() > MAX_CLUSTERED_KEY_BYTES;
+    let kind = if is_scattered || is_long { "NONCLUSTERED" } else { "CLUSTERED" };
+    format!("PRIMARY KEY {kind} ({})", list(keyed.key.iter().map(Identifier::quoted)))
+}
+
+/// The most bytes that a value takes in a key.
+fn key_bytes(sql_type: SqlType) -> usize {
+    let unit = if matches!(sql_type, SqlType::NChar(_) | SqlType::NVarChar(_)) { 2 } else { 1 };
+    match sql_type.length() {
+        Some(Length::Limit(limit)) => usize::from(limit) * unit,
+        Some(Length::Max) => usize::MAX / usize::from(u16::MAX),
+        // A decimal takes 17 bytes at most, and everything else less.
+        None => 17,
+    }
+}
+
+/// The statements that merge the rows of the temporary table into the table.
+#[derive(Debug, Clone)]
+pub struct Merge {
+    body: String,
+}
+
+impl Merge {
+    /// Of rows of `schema`, as `keyed` says.
+    ///
+    /// One batch, in the transaction that has loaded the rows, which answers with one row: how many rows were updated, and
+    /// how many were inserted.
+    /// Of several rows of a key one is kept. Merges into one table are done one at a time: the lock goes with the
+    /// transaction, and its name is the table's object id, however the configuration spells the table. `UPDLOCK` and
+    /// `HOLDLOCK` keep out everybody else who writes those keys, also the ones that are not there yet.
+    pub(in crate::mssql) fn new(table: &TableName, schema: &Schema, keyed: &Keyed) -> Self {
+        let table_text = table.quoted();
+        let (key, sequence) = (list(keyed.key.iter().map(Identifier::quoted)), keyed.sequence.quoted());
+        let order = match keyed.wins {
+            Wins::Lowest => "ASC",
+            Wins::Highest => "DESC",
+        };
+        let same_key: Vec<String> =
+            keyed.key.iter().map(Identifier::quoted).map(|name| format!("t.{name} = s.{name}")).collect();
+        let same_key = same_key.join(" AND ");
+        let update = keyed.guard.as_ref().map(|guard| {
+            let guard = guard.quoted();
+            let wins = match keyed.wins {
+                Wins::Lowest => format!("s.{guard} < t.{guard}"),
+                Wins::Highest => format!("(s.{guard} > t.{guard} OR t.{guard} IS NULL)"),
+            };
+            let others = schema.table_columns().filter(|column| !keyed.has(column));
+            let assignments =
+                others.map(|column| column.name.quoted()).map(|name| format!("{name} = s.{name}"));
+            format!(
+                "UPDATE t SET {} FROM {table_text} AS t WITH (UPDLOCK, HOLDLOCK) \
+                 JOIN {STAGE} AS s ON {same_key} WHERE {wins};\nSET @updated = @@ROWCOUNT;\n",
+                list(assignments)
+            )
+        });
+        let columns: Vec<String> = schema.table_columns().map(|column| column.name.quoted()).collect();
+        let staged = list(columns.iter().map(|name| format!("s.{name}")));
+        let body = format!(
+            "DECLARE @lock int, @updated int = 0, @inserted int = 0;\n\
+             DECLARE @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID({object}));\n\
+             IF XACT_STATE() <> 1 THROW {TRANSACTION_GONE}, N'the transaction of this batch is gone', 1;\n\
+             WITH ranked AS (SELECT ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY {sequence} {order}) AS place \
+             FROM {STAGE}) DELETE FROM ranked WHERE place > 1;\n\
+             EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', \
+             @LockOwner = N'Transaction', @LockTimeout = @patience;\n\
+             IF @lock < 0 THROW {TABLE_BUSY}, N'the table is being written by others', 1;\n\
+             {update}\
+             INSERT INTO {table_text} ({columns}) SELECT {staged} FROM {STAGE} AS s \
+             WHERE NOT EXISTS (SELECT 1 FROM {table_text} AS t WITH (UPDLOCK, HOLDLOCK) WHERE {same_key});\n\
+             SET @inserted = @@ROWCOUNT;\n\
+             DROP TABLE {STAGE};\n\
+             SELECT @updated AS updated, @inserted AS inserted",
+            object = literal(&table_text),
+            update = update.unwrap_or_default(),
+            columns = list(columns.iter().cloned()),
+        );
+        Self { body }
+    }
+
+    /// The text, which waits so long for its turn; then it fails with [`TABLE_BUSY`].
+    pub(in crate::mssql) fn text(&self, patience: Duration) -> String {
+        let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        format!("DECLARE @patience int = {milliseconds};\n{}", self.body)
+    }
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::mssql::statements::create_table;
+
+    const SCHEMA: &str = r#"
+format = "json"
+[[column]]
+name = "id"
+type = "uniqueidentifier"
+nullable = false
+[[column]]
+name = "a]b"
+type = "nvarchar(8)"
+nullable = false
+[[column]]
+name = "value"
+type = "int"
+[[column]]
+name = "at"
+type = "bigint"
+from = "stream_sequence"
+nullable = false
+"#;
+
+    fn keyed(key: &[&str], guard: Option<&str>, wins: Wins) -> Keyed {
+        let name = |name: &str| Identifier::new(name).expect("a name");
+        let guard = guard.map(name);
+        let sequence = guard.clone().unwrap_or_else(|| name("nats_sql_sink_sequence"));
+        Keyed { key: key.iter().map(|column| name(column)).collect(), guard, sequence, wins }
+    }
+
+    fn merge(keyed: &Keyed) -> String {
+        let schema = Schema::parse(SCHEMA).expect("a schema");
+        let schema =
+            if keyed.guard.is_some() { schema } else { schema.with_staged_sequence().expect("fits") };
+        Merge::new(&"dbo.[t's]".parse().expect("a name"), &schema, keyed).text(Duration::from_secs(60))
+    }
+
+    #[test]
+    fn an_upsert_lets_the_highest_position_win() {
+        assert_snapshot!(merge(&keyed(&["id", "a]b"], Some("at"), Wins::Highest)), @r"
+        DECLARE @patience int = 60000;
+        DECLARE @lock int, @updated int = 0, @inserted int = 0;
+        DECLARE @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID(N'[dbo].[t''s]'));
+        IF XACT_STATE() <> 1 THROW 51317, N'the transaction of this batch is gone', 1;
+        WITH ranked AS (SELECT ROW_NUMBER() OVER (PARTITION BY [id], [a]]b] ORDER BY [at] DESC) AS place FROM [#nats_sql_sink_stage]) DELETE FROM ranked WHERE place > 1;
+        EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', @LockOwner = N'Transaction', @LockTimeout = @patience;
+        IF @lock < 0 THROW 51318, N'the table is being written by others', 1;
+        UPDATE t SET [value] = s.[value], [at] = s.[at] FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) JOIN [#nats_sql_sink_stage] AS s ON t.[id] = s.[id] AND t.[a]]b] = s.[a]]b] WHERE (s.[at] > t.[at] OR t.[at] IS NULL);
+        SET @updated = @@ROWCOUNT;
+        INSERT INTO [dbo].[t's] ([id], [a]]b], [value], [at]) SELECT s.[id], s.[a]]b], s.[value], s.[at] FROM [#nats_sql_sink_stage] AS s WHERE NOT EXISTS (SELECT 1 FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[id] = s.[id] AND t.[a]]b] = s.[a]]b]);
+        SET @inserted = @@ROWCOUNT;
+        DROP TABLE [#nats_sql_sink_stage];
+        SELECT @updated AS updated, @inserted AS inserted
+        ");
+    }
+
+    #[test]
+    fn insert_if_absent_updates_only_what_came_too_early() {
+        let guarded = merge(&keyed(&["id"], Some("at"), Wins::Lowest));
+        assert!(guarded.contains("ORDER BY [at] ASC"), "{guarded}");
+        assert!(guarded.contains("WHERE s.[at] < t.[at];"), "{guarded}");
+        let unguarded = merge(&keyed(&["id"], None, Wins::Lowest));
+        assert!(unguarded.contains("ORDER BY [nats_sql_sink_sequence] ASC"), "{unguarded}");
+        assert!(!unguarded.contains("UPDATE") || !unguarded.contains("SET ["), "{unguarded}");
+        assert!(unguarded.contains("SELECT s.[id], s.[a]]b], s.[value], s.[at] FROM"), "{unguarded}");
+    }
+
+    #[test]
+    fn the_temporary_table_compares_as_the_table_does() {
+        let column = |name: &str, sql_type: &str, collation: Option<&str>, nullable| StageColumn {
+            name: Identifier::new(name).expect("a name"),
+            sql_type: sql_type.to_owned(),
+            collation: collation.map(str::to_owned),
+            nullable,
+        };
+        let columns = [
+            column("a", "nvarchar(8)", Some("Latin1_General_100_BIN2"), false),
+            column("b", "int", None, true),
+        ];
+        assert_snapshot!(
+            create_stage(&columns),
+            @"CREATE TABLE [#nats_sql_sink_stage] ([a] nvarchar(8) COLLATE Latin1_General_100_BIN2 NOT NULL, [b] int NULL)"
+        );
+    }
+
+    #[test]
+    fn a_table_that_is_created_has_its_key() {
+        let (schema, table) = (Schema::parse(SCHEMA).expect("a schema"), "dbo.t".parse().expect("a name"));
+        assert_snapshot!(create_table(&table, &schema, Some(&keyed(&["a]b", "id"], Some("at"), Wins::Highest))), @r"
+        IF OBJECT_ID(N'[dbo].[t]', N'U') IS NULL
+        CREATE TABLE [dbo].[t] (
+            [id] uniqueidentifier NOT NULL,
+            [a]]b] nvarchar(8) NOT NULL,
+            [value] int NULL,
+            [at] bigint NOT NULL,
+            PRIMARY KEY CLUSTERED ([a]]b], [id])
+        )
+        ");
+        let text = |key: &[&str], schema: &str| {
+            let schema = Schema::parse(schema).expect("a schema").with_staged_sequence().expect("fits");
+            create_table(&table, &schema, Some(&keyed(key, None, Wins::Lowest)))
+        };
+        assert!(text(&["id", "a]b"], SCHEMA).contains("PRIMARY KEY NONCLUSTERED ([id], [a]]b])"));
+        assert!(text(&["a]b"], &SCHEMA.replace("(8)", "(450)")).contains("PRIMARY KEY CLUSTERED"));
+        assert!(text(&["a]b"], &SCHEMA.replace("(8)", "(451)")).contains("PRIMARY KEY NONCLUSTERED"));
+        assert!(!text(&["id"], SCHEMA).contains("nats_sql_sink_sequence"));
+        assert!(!create_table(&table, &schema, None).contains("KEY"));
+    }
+}
