@@ -1,4 +1,4 @@
-//! Evidence that a fault struck a lane: what its workers counted or logged. A fault that left no trace has proved nothing.
+//! Evidence that a fault struck a lane: what its workers counted. A fault that left no trace has proved nothing.
 
 use crate::mode::Mode;
 use crate::stand::Stand;
@@ -12,8 +12,6 @@ pub(crate) enum Proof {
     Counter(&'static str, &'static [(&'static str, &'static str)], &'static str),
     /// A counter without a pipeline is above 0.
     Process(&'static str, &'static [(&'static str, &'static str)], &'static str),
-    /// A line of a log names the lane's pipeline and has this text.
-    Log(&'static str),
     /// One of these at least.
     Any(Vec<Proof>),
 }
@@ -56,13 +54,6 @@ impl Proof {
             }
             Self::Counter(metric, labels, says) => counted(stand.count_of(mode, metric, labels), says),
             Self::Process(metric, labels, says) => counted(stand.count(metric, labels), says),
-            Self::Log(text) => {
-                let pipeline = format!("pipeline={}", mode.name);
-                let logs: Vec<String> = stand.workers.iter().map(crate::stand::worker::Worker::log).collect();
-                let lines = logs.iter().flat_map(|log| log.lines());
-                let count = lines.filter(|line| line.contains(&pipeline) && line.contains(text)).count();
-                (count > 0).then(|| format!("\"{text}\" logged {count} times"))
-            }
             Self::Any(proofs) => {
                 let found: Vec<String> = proofs.iter().filter_map(|proof| proof.find(stand, mode)).collect();
                 (!found.is_empty()).then(|| found.join(", "))
@@ -75,7 +66,6 @@ impl Proof {
         match self {
             Self::SqlError(numbers) => format!("error {}", numbers.join(" or ")),
             Self::Counter(metric, ..) | Self::Process(metric, ..) => (*metric).to_owned(),
-            Self::Log(text) => format!("{text:?} in a log"),
             Self::Any(proofs) => proofs.iter().map(Self::name).collect::<Vec<_>>().join(" or "),
         }
     }

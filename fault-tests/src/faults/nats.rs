@@ -102,7 +102,7 @@ pub(super) const FAULTS: &[Fault] = &[
         options: || StandOptions {
             nats: NatsOptions {
                 max_payload: 1024 * 1024,
-                extra_config: Some("write_deadline: \"1s\"\nmax_pending: 1048576".to_owned()),
+                extra_config: Some("write_deadline: \"1s\"".to_owned()),
                 ..NatsOptions::default()
             },
             before_start: 8_000,

@@ -7,7 +7,8 @@ use local_stack::sql_server::faults::{Effect, Fault as Scripted, Occasion};
 
 use super::{Duplicates, Fault};
 use crate::evidence::Proof;
-use crate::mode::Mode;
+use crate::mode::{Mode, PARTITIONS};
+use crate::stand::worker::command;
 use crate::stand::{Stand, StandOptions};
 use crate::wait::{self, PATIENCE};
 
@@ -37,7 +38,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "partition-layout",
         title: "the partition layout changed under a running worker",
-        does: "One of two workers is stopped and started again with the subjects of its pipelines divided otherwise, while the other runs on with the old division; then the other one, too.",
+        does: "While two workers run, `partitions change` leads exactly_once from four partitions to two. Then one worker is stopped and started again with the new division (of the other modes: with four filters in the place of one), while the other runs on with the old one; then the other, too.",
         takes: 30,
         options: || StandOptions { workers: 2, ..StandOptions::default() },
         starts_workers: true,
@@ -87,11 +88,30 @@ async fn recreate(stand: &mut Stand) -> anyhow::Result<()> {
         })
         .await?;
     held.remove();
-    stand.lift();
-    for lane in &mut stand.lanes {
-        lane.seen.push("stream made anew".to_owned());
+    for index in 0..stand.lanes.len() {
+        let mode = stand.lanes[index].mode;
+        stand.lanes[index].seen.push("stream made anew".to_owned());
+        if mode.progress_in_sql {
+            begin_new_stream(stand, mode).await?;
+            stand.lanes[index].seen.push("stopped until `partitions new-stream`".to_owned());
+        }
     }
+    stand.lift();
     Ok(())
+}
+
+/// Progress of another stream is no progress of this one: the pipeline stops, and an operator says that it is to begin.
+async fn begin_new_stream(stand: &Stand, mode: &Mode) -> anyhow::Result<()> {
+    let worker = stand.workers.first().context("a worker")?;
+    let what = format!("{} is not ready because of the other stream", mode.name);
+    wait::until(&what, PATIENCE, async || {
+        let Ok((status, text)) = worker.readiness().await else { return Ok(None) };
+        Ok((status == 503 && text.contains("new-stream")).then_some(()))
+    })
+    .await?;
+    let config = worker.config.display().to_string();
+    let arguments = ["partitions", "new-stream", "--config", &config, "--pipeline", mode.name];
+    command(&arguments, PATIENCE).await.map(|_| ())
 }
 
 async fn limit(stand: &mut Stand) -> anyhow::Result<()> {
@@ -146,25 +166,45 @@ async fn limit(stand: &mut Stand) -> anyhow::Result<()> {
 }
 
 async fn change_layout(stand: &mut Stand) -> anyhow::Result<()> {
+    let modes: Vec<&Mode> = stand.lanes.iter().map(|lane| lane.mode).collect();
+    let first = stand.workers.first().context("a worker")?;
+    let text = std::fs::read_to_string(&first.config).context("reading a configuration")?;
+    let other = stand.write("other-layout.toml", &with_other_layout(text, &modes))?;
+    let mut said = String::new();
+    if let Some(mode) = modes.iter().find(|mode| mode.progress_in_sql) {
+        let config = other.display().to_string();
+        let arguments = ["partitions", "change", "--config", &config, "--pipeline", mode.name];
+        said = command(&arguments, 2 * PATIENCE).await?;
+    }
     for index in 0..stand.workers.len() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let worker = stand.workers.get_mut(index).context("a worker")?;
         worker.terminate(Duration::from_secs(15)).await?;
         let text = std::fs::read_to_string(&worker.config).context("reading a configuration")?;
-        let text = stand.lanes.iter().fold(text, |text, lane| {
-            let name = lane.mode.name;
-            let each: Vec<String> =
-                (0..crate::mode::PARTITIONS).map(|partition| format!("\"{name}.{partition}.>\"")).collect();
-            text.replace(&format!("subjects = [\"{name}.>\"]"), &format!("subjects = [{}]", each.join(", ")))
-        });
-        std::fs::write(&worker.config, text).context("writing a configuration")?;
+        std::fs::write(&worker.config, with_other_layout(text, &modes)).context("writing a configuration")?;
         worker.start()?;
     }
     stand.lift();
     for lane in &mut stand.lanes {
-        if !lane.mode.progress_in_sql {
-            lane.seen.push("one filter became four, one worker after the other".to_owned());
-        }
+        lane.seen.push(match lane.mode.progress_in_sql {
+            true => said.lines().collect::<Vec<_>>().join(", "),
+            false => "one filter became four, one worker after the other".to_owned(),
+        });
     }
     Ok(())
+}
+
+/// Four filters where there was one, and of partitions two where there were four.
+fn with_other_layout(text: String, modes: &[&Mode]) -> String {
+    modes.iter().fold(text, |text, mode| {
+        let name = mode.name;
+        let filter = |partition| format!("\"{name}.{partition}.>\"");
+        let each: Vec<String> = (0..PARTITIONS).map(filter).collect();
+        let pairs: Vec<String> = each.chunks(2).map(|pair| format!("[{}]", pair.join(", "))).collect();
+        text.replace(&format!("subjects = [\"{name}.>\"]"), &format!("subjects = [{}]", each.join(", ")))
+            .replace(
+                &format!("{{ count = {PARTITIONS}, subject = \"{name}.{{partition}}.>\" }}"),
+                &format!("{{ subjects = [{}] }}", pairs.join(", ")),
+            )
+    })
 }

@@ -41,6 +41,22 @@ pub(crate) fn program() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+/// Runs a command of the program, and gives what it prints.
+///
+/// # Errors
+/// It fails, or is not done within `patience`.
+pub(crate) async fn command(arguments: &[&str], patience: Duration) -> anyhow::Result<String> {
+    let what = arguments.join(" ");
+    let running = Command::new(program()?).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(patience, running).await;
+    let output = output.with_context(|| format!("{what}: not done within {} s", patience.as_secs()))??;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if !output.status.success() {
+        bail!("{what}: {}: {}", output.status, text(&output.stderr));
+    }
+    Ok(text(&output.stdout))
+}
+
 impl Worker {
     /// A worker that does not run yet.
     pub(crate) fn new(config: PathBuf, http: u16) -> Self {
