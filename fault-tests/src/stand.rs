@@ -163,7 +163,22 @@ impl Stand {
         for _ in 0..stand.options.workers {
             stand.add_worker()?;
         }
+        stand.make_state_tables().await?;
         Ok(stand)
+    }
+
+    /// Makes the sink's own tables, as an operator does whose tables the sink may not make: by what `ddl` prints.
+    async fn make_state_tables(&self) -> anyhow::Result<()> {
+        if !self.lanes.iter().any(|lane| lane.mode.progress_in_sql) {
+            return Ok(());
+        }
+        let config = &self.workers.first().context("a worker")?.config.display().to_string();
+        let ddl = worker::command(&["ddl", "--config", config], PATIENCE).await?;
+        let mut client = self.sql_client().await?;
+        for statement in ddl.split(";\n").filter(|statement| statement.contains("nats_sql_sink")) {
+            client.execute(statement.trim().trim_end_matches(';')).await?;
+        }
+        Ok(())
     }
 
     async fn make_tables(&mut self) -> anyhow::Result<()> {
