@@ -16,7 +16,7 @@ INPUTS ?= 10000000
 CHAOS_SEED := $(SEED)
 SEED ?= 1
 
-.PHONY: help demo test test-clients test-faults fault-programs chaos bench-stand-in fuzz lint fmt clean tools clients needs
+.PHONY: help demo test test-outage test-clients test-faults fault-programs chaos bench-stand-in fuzz lint fmt clean tools clients needs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -32,6 +32,9 @@ test: tools clients ## every test, against a real nats-server and a real Postgre
 		set -x; cargo test --workspace --locked --lib --bins --tests $(if $(CI),--no-fail-fast); \
 	fi
 	cargo test --workspace --locked --doc --quiet
+
+test-outage: tools ## the database away for 5 minutes, with a backlog of 1,000,000 events
+	cargo test --release --locked --test sink -- --ignored --exact --nocapture outage::long_an_outage_of_five_minutes_redelivers_nothing
 
 test-clients: tools clients ## SQL clients that others wrote, against the local stack's SQL server: a matrix
 	@python3 scripts/tools.py node

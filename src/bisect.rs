@@ -9,10 +9,10 @@
 
 use std::ops::Range;
 
-/// Below this many rows it is not told whether the table refuses the rows or the rows are bad.
-const FEWEST_TO_JUDGE: usize = 100;
+/// Below this many rows a batch does not tell by itself whether the table refuses the rows or the rows are bad.
+pub const FEWEST_TO_JUDGE: usize = 100;
 /// The table refuses, and the rows are not to blame, where more than one in so many is refused for one reason.
-const TABLE_REFUSES_ONE_IN: usize = 10;
+pub const TABLE_REFUSES_ONE_IN: usize = 10;
 /// Rows, spread over the batch, that are tried to tell the two apart before all bad ones are found.
 const SAMPLE_ROWS: usize = 400;
 /// More than so many of them have to be refused: chance makes that of a tenth once in two thousand times.

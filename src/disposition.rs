@@ -192,7 +192,7 @@ pub fn names_objects_only(number: u32) -> bool {
 }
 
 /// The numbers of a duplicate key.
-const DUPLICATE_KEY: [u32; 2] = [2601, 2627];
+pub const DUPLICATE_KEY: [u32; 2] = [2601, 2627];
 
 /// Decides what happens after `error`, where rows are written so that a duplicate key means `duplicates`.
 pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
@@ -202,6 +202,8 @@ pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
             ErrorKind::Server { class: 20.., .. } | ErrorKind::SqlIo(_) | ErrorKind::SqlProtocol,
             Phase::Commit,
         ) => Disposition::OutcomeUnknown,
+        // What Azure SQL says of its own troubles, and not of the transaction, leaves open what became of a commit.
+        (ErrorKind::Server { number: 40_000..50_000, .. }, Phase::Commit) => Disposition::OutcomeUnknown,
         (ErrorKind::Server { number, .. }, _) if DUPLICATE_KEY.contains(number) => duplicates.into(),
         (ErrorKind::Server { number, .. }, _) => {
             rule_for(*number).map_or(Disposition::Stop, |rule| rule.disposition)
@@ -276,6 +278,8 @@ mod tests {
         assert_eq!(disposition(&lost(Phase::Commit)), Disposition::OutcomeUnknown);
         assert_eq!(disposition(&lost(Phase::Load)), Disposition::Retry);
         assert_eq!(disposition(&server(Phase::Commit, 40197, 20)), Disposition::OutcomeUnknown);
+        assert_eq!(disposition(&server(Phase::Commit, 40197, 17)), Disposition::OutcomeUnknown);
+        assert_eq!(disposition(&server(Phase::Load, 40197, 17)), Disposition::Retry);
     }
 
     #[test]

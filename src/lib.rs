@@ -23,6 +23,7 @@ pub mod batcher;
 pub mod decode;
 pub mod mssql;
 pub mod bisect;
+pub mod refusals;
 pub mod trouble;
 pub mod writer;
 pub mod worker;

@@ -35,6 +35,7 @@ use crate::nats::unreadable::Unreadable;
 use crate::nats::watch::Watch;
 use crate::nats::{consumer, lease};
 use crate::receipts::Receipts;
+use crate::refusals::Refusals;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
 use crate::status::PipelineStatus;
@@ -316,6 +317,7 @@ impl Pipeline {
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
             duplicates: Way::of(&self.config, &self.schema).duplicates(),
+            refusals: Refusals::default(),
             deadlines: Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout },
             dead_letters,
             gate: gate.clone(),

@@ -11,7 +11,7 @@ use crate::config::PipelineConfig;
 use crate::decode::{Decoded, Decoder};
 use crate::delivery::{Batch, Durable, Event};
 use crate::disposition::{Disposition, Duplicates, disposition, meaning};
-use crate::error::{Error, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
 use crate::mssql::commit::{self, Commit, Committed, Merged, Resolved, Rows, Step as ProgressStep};
@@ -19,6 +19,7 @@ use crate::mssql::connect::Pool;
 use crate::mssql::target::{self, Target, Way};
 use crate::nats::dead_letter::{DeadLetters, Reason};
 use crate::nats::gate::Gate;
+use crate::refusals::Refusals;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
 use crate::status::PipelineStatus;
@@ -41,6 +42,8 @@ pub struct Writer {
     pub pool: Pool,
     /// What it means that the table holds the key of a row already.
     pub duplicates: Duplicates,
+    /// How many of the last rows were refused alike.
+    pub refusals: Refusals<ErrorKind>,
     /// How long steps with the database may take.
     pub deadlines: Deadlines,
     /// Where bad events go.
@@ -86,7 +89,7 @@ pub enum Keep<'a> {
     No,
 }
 
-/// Why a row was refused. Rows that were refused with one number were refused alike.
+/// Why a row was refused. Rows that were refused with one number were refused alike, within a batch and over batches.
 #[derive(Debug, Clone)]
 struct Refusal(Error);
 
@@ -94,6 +97,11 @@ impl PartialEq for Refusal {
     fn eq(&self, other: &Self) -> bool {
         self.0.kind == other.0.kind
     }
+}
+
+/// Why the bad rows that a search has found were refused, for as long as somebody asks.
+fn kinds(search: &Search<Refusal>) -> impl Iterator<Item = ErrorKind> + '_ {
+    search.bad().iter().map(|(_, Refusal(why))| why.kind.clone())
 }
 
 impl Writer {
@@ -134,13 +142,19 @@ impl Writer {
     ) -> Wrote {
         let started = Instant::now();
         let mut search = Search::new(rows.num_rows(), Refusal(error));
+        let searched = self.refusals.begin(rows.num_rows());
         let mut loads = 0;
         loop {
-            let step = search.step();
+            let step = match searched.found(kinds(&search)) {
+                Some((refused, of)) => Step::GiveUp { refused, of },
+                None => search.step(),
+            };
             let (ranges, keep) = match &step {
                 Step::Try(ranges) => (ranges, Keep::No),
                 Step::Write(ranges) => (ranges, keep),
                 Step::GiveUp { refused, of } => {
+                    // What is found of this batch is found again, and must not count beside itself.
+                    drop(searched);
                     let error =
                         Error::rows_refused(search.last_reason().map(|Refusal(why)| why), *refused, *of);
                     let next = trouble.met(&error);
@@ -166,6 +180,7 @@ impl Writer {
                 Wrote::Committed(_) | Wrote::TriedOut | Wrote::NoneLeft => {
                     let bad = search.bad().iter().map(|(row, Refusal(why))| (*row, why.clone()));
                     refused.extend(bad);
+                    searched.over(kinds(&search));
                     metrics::bisected(&self.pipeline, loads, started.elapsed());
                     tracing::warn!(
                         pipeline = %self.pipeline, batch_rows = rows.num_rows(), refused = refused.len(), loads,
@@ -345,6 +360,7 @@ impl Writer {
         let published = events.step_by(step).filter_map(|event| batch.events.get(event as usize));
         metrics::end_to_end(&self.pipeline, published.map(|event| now.saturating_sub(event.published_at)));
         metrics::rows_committed(&self.pipeline, rows);
+        self.refusals.taken(rows);
         self.status.committed(rows);
     }
 

@@ -28,6 +28,7 @@ const ORDER: &[&str] = &[
     "decode",
     "mssql",
     "bisect",
+    "refusals",
     "trouble",
     "writer",
     "worker",

@@ -5,6 +5,7 @@ use insta::assert_snapshot;
 use super::*;
 
 mod documentation;
+mod exactly_once;
 mod keyed;
 
 /// Valid, and complete enough that each test can change one thing.
@@ -297,15 +298,6 @@ fn servers_of_nats_are_checked() {
 
 #[test]
 fn what_a_later_version_does_is_refused_and_not_ignored() {
-    for (line, field) in [
-        ("delivery = \"exactly_once\"", "delivery"),
-        ("partitions = { count = 8, subject = \"events.{partition}.>\" }", "partitions"),
-        ("lease = \"10s\"", "lease"),
-        ("on_gap = \"continue\"", "on_gap"),
-        ("receipts = { subject = \"receipts.telemetry\" }", "receipts"),
-    ] {
-        assert_refused(&added("name =", line), &format!("pipeline[0].{field}"), "not in this version yet");
-    }
     for method in ["managed_identity", "workload_identity", "client_secret", "access_token"] {
         assert_refused(&changed("sql_login", method), "sql.auth.method", "not in this version yet");
     }

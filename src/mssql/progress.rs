@@ -5,6 +5,7 @@ use std::time::Duration;
 use tiberius::Row;
 use uuid::Uuid;
 
+use crate::disposition::DUPLICATE_KEY;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::mssql::connect::Session;
 use crate::mssql::statements::state::{self, Key};
@@ -126,7 +127,11 @@ pub async fn enter(
 ) -> Result<Kept> {
     let Position { pipeline, layout_hash, stream_created, .. } = position;
     let sql = state::enter_pipeline(pipeline, partitions, layout_hash, *stream_created, sequence);
-    execute(session, &format!("BEGIN TRANSACTION; {sql}; COMMIT TRANSACTION")).await.map_err(failed)?;
+    match execute(session, &format!("BEGIN TRANSACTION; {sql}; COMMIT TRANSACTION")).await {
+        // Another worker was quicker.
+        Err(tiberius::error::Error::Server(token)) if DUPLICATE_KEY.contains(&token.code()) => {}
+        entered => entered.map_err(failed)?,
+    }
     kept(session, pipeline).await
 }
 

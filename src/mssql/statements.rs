@@ -48,9 +48,10 @@ pub(super) fn columns(table: &TableName) -> String {
 /// The table's indexes; a heap is listed as one of type 0, without a name.
 pub(super) fn indexes(table: &TableName) -> String {
     format!(
-        "SELECT CAST(i.index_id AS int) AS index_id, i.name AS name, CAST(i.type AS int) AS type, CAST(i.is_unique AS int) AS is_unique, \
-         CAST(i.is_disabled AS int) AS is_disabled, CAST(i.has_filter AS int) AS has_filter, \
-         CAST(i.ignore_dup_key AS int) AS ignore_dup_key, \
+        "SELECT CAST(i.index_id AS int) AS index_id, i.name AS name, CAST(i.type AS int) AS type, \
+         CAST(i.is_unique AS int) AS is_unique, \
+         CAST(i.is_disabled AS int) AS is_disabled, CASE WHEN i.has_filter = 1 THEN 1 ELSE 0 END AS has_filter, \
+         CASE WHEN i.ignore_dup_key = 1 THEN 1 ELSE 0 END AS ignore_dup_key, \
          CAST(CASE WHEN EXISTS (SELECT 1 FROM sys.index_columns AS k \
          JOIN sys.columns AS c ON c.object_id = k.object_id AND c.column_id = k.column_id \
          WHERE k.object_id = i.object_id AND k.index_id = i.index_id AND k.key_ordinal > 0 \

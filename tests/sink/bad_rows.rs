@@ -120,3 +120,45 @@ async fn a_table_that_refuses_most_rows_stops_the_pipeline() {
     assert!(sink.terminate(MINUTE).await.success());
     sql.execute(&format!("DROP TABLE {table}")).await;
 }
+
+/// GIVEN a table that begins to refuse every row, and batches of ten rows, which are too few to tell that by themselves
+/// WHEN events come
+/// THEN no more than ten of them are dead-lettered before the pipeline stops and says so; and it goes on by itself when the
+/// table takes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_refuses_small_batches_stops_the_pipeline() {
+    const GOOD: u64 = 300;
+    const EVENTS: u64 = 600;
+    let world = World::start().await;
+    world.stream(numbers::STREAM, "numbers.>").await;
+    let table = table(&world, "refuses_small", &format!("id <= {GOOD}")).await;
+    let batch = "batch = { max_rows = 10, max_age = \"100ms\" }";
+    let mut sink = numbers::sink(&world, &table, "", batch);
+    sink.start();
+    world.publish((1..=GOOD).map(numbers::event)).await;
+    world.settled(numbers::STREAM, numbers::DURABLE, MINUTE).await;
+    world.publish((GOOD + 1..=EVENTS).map(numbers::event)).await;
+    eventually("not ready, because it is not the events", MINUTE, async || {
+        let (status, body) = sink.get("/readyz").await?;
+        (status == 503 && body.contains("refused alike") && body.contains("547")).then_some(())
+    })
+    .await;
+    // one more round of what waits, to see that it goes on to refuse
+    eventually("it tries again", MINUTE, async || {
+        (sink.log().matches("refused alike").count() > 8).then_some(())
+    })
+    .await;
+    let dead_lettered = refused(&world, "547").await.len() as u64;
+    println!("{dead_lettered} events were dead-lettered before the pipeline stopped");
+    assert!(dead_lettered <= 10, "{dead_lettered}");
+    let mut sql = world.sql().await;
+    assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table} WHERE id > {GOOD}")).await, 0);
+
+    sql.execute(&format!("DROP TABLE {table}")).await;
+    world.settled(numbers::STREAM, numbers::DURABLE, 2 * MINUTE).await;
+    let written = sql.number(&format!("SELECT COUNT_BIG(DISTINCT id) FROM {table}")).await;
+    assert_eq!(u64::try_from(written).expect("a count") + dead_lettered, EVENTS - GOOD);
+    assert_eq!(world.dead_letters().await.len() as u64, dead_lettered);
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}

@@ -15,6 +15,8 @@ mod keyed;
 mod least_privilege;
 mod numbers;
 mod outage;
+mod partitions;
+mod receipts;
 mod scale_out;
 mod stop;
 mod support;

@@ -190,3 +190,78 @@ async fn without_nats_it_is_not_ready_and_a_stop_ends_within_the_grace() {
     assert_eq!(numbers::account(&mut sql, &table, EVENTS).await.missing, 0);
     sql.execute(&format!("DROP TABLE {table}")).await;
 }
+
+/// Of a process, at its most, in bytes.
+fn peak_memory(sink: &Sink) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", sink.id())).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+}
+
+/// GIVEN a backlog of 1,000,000 events, and a sink that is writing it
+/// WHEN the database is away for 5 minutes
+/// THEN nothing is delivered again and nothing dead-lettered, the sink stays within its memory, and goes on by itself.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes six minutes: make test-outage"]
+async fn long_an_outage_of_five_minutes_redelivers_nothing() {
+    const EVENTS: u64 = 1_000_000;
+    const OUTAGE: Duration = Duration::from_secs(300);
+    const MEMORY: usize = 64 << 20;
+    // what the program takes without any event, its threads' stacks and the allocator's slack
+    const BASE: usize = 96 << 20;
+    let mut world = World::start().await;
+    world.stream(STREAM, "numbers.>").await;
+    let table = world.table("long_outage");
+    world.publish((1..=EVENTS).map(numbers::event)).await;
+    let top = "memory = \"64MiB\"\nretry_window = \"10s\"";
+    let pipeline = "batch = { max_rows = 10_000, max_bytes = \"8MiB\", max_age = \"200ms\" }";
+    let mut sink = numbers::sink(&world, &table, top, pipeline);
+    sink.start();
+    eventually("rows are being written", MINUTE, async || {
+        (sink.metric("nats_sql_sink_events_committed_total").await? >= 50_000.0).then_some(())
+    })
+    .await;
+    world.stack.postgres().kill().await;
+    let away = Instant::now();
+    let mut most_reserved: f64 = 0.0;
+    let mut was_not_ready = false;
+    while away.elapsed() < OUTAGE {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        most_reserved =
+            most_reserved.max(sink.metric("nats_sql_sink_budget_reserved_bytes").await.expect("the metric"));
+        was_not_ready |= sink.get("/readyz").await.is_some_and(|(status, _)| status == 503);
+    }
+    world.stack.postgres().restart().await.expect("it starts again");
+    let back = Instant::now();
+    let mut recovered = None;
+    let before = sink.metric("nats_sql_sink_events_committed_total").await.expect("the metric");
+    while recovered.is_none() {
+        let now = sink.metric("nats_sql_sink_events_committed_total").await.expect("the metric");
+        recovered = (now > before).then(|| back.elapsed());
+        assert!(back.elapsed() < MINUTE, "it does not go on by itself");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.settled(STREAM, DURABLE, 5 * MINUTE).await;
+
+    let stream = world.jetstream.get_stream(STREAM).await.expect("the stream");
+    let delivered = stream.consumer_info(DURABLE).await.expect("its info").delivered.consumer_sequence;
+    let mut sql = world.sql().await;
+    let account = numbers::account(&mut sql, &table, EVENTS).await;
+    let peak = peak_memory(&sink);
+    println!(
+        "published {EVENTS}, delivered.consumer_seq {delivered}, {account:?}, dead letters {}, away {OUTAGE:?}, first \
+         commit {:?} after the return, reserved at most {most_reserved} of {MEMORY} bytes, peak of the process {peak} bytes",
+        world.dead_letters().await.len(),
+        recovered.unwrap_or_default(),
+    );
+    assert_eq!(delivered, EVENTS);
+    assert_eq!(account, Account { missing: 0, duplicates: 0 });
+    assert_eq!(world.dead_letters().await.len(), 0);
+    assert!(was_not_ready, "it was ready all the time");
+    #[allow(clippy::cast_precision_loss)]
+    let budget = MEMORY as f64;
+    assert!(most_reserved <= budget, "{most_reserved}");
+    assert!(peak <= MEMORY + BASE, "{peak}");
+    sink.ready(MINUTE).await;
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}

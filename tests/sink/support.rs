@@ -340,6 +340,29 @@ impl Sink {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().and_then(tokio::process::Child::id).expect("it runs")
+    }
+
+    /// Sends a signal, and waits for nothing.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.id()).expect("a process id")), signal).expect("a signal");
+    }
+
+    /// Runs another command of the program with the same configuration: its status, and what it wrote to stdout and stderr.
+    pub async fn command(&self, arguments: &[&str]) -> (ExitStatus, String, String) {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_nats-sql-sink"))
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .output()
+            .await
+            .expect("the binary starts");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status, text(output.stdout), text(output.stderr))
+    }
+
     pub async fn kill(&mut self) {
         self.process.as_mut().expect("it runs").kill().await.expect("a kill");
         self.process = None;

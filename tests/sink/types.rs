@@ -179,12 +179,23 @@ fn columns() -> Vec<(&'static str, &'static str, [String; 2], [ColumnData<'stati
 /// THEN the database gives every value back as it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_of_every_type_is_read_back_equal() {
+    every_type("").await;
+}
+
+/// As above, by way of the temporary table of a merge by key.
+#[tokio::test(flavor = "multi_thread")]
+async fn keyed_a_value_of_every_type_is_read_back_equal() {
+    every_type("write = \"insert_if_absent\"\nkey = [\"n\", \"k\"]").await;
+}
+
+async fn every_type(write: &str) {
     let world = World::start().await;
     let table = world.table("types");
     world.stream("TYPES", "types.>").await;
     let columns = columns();
-    let mut schema =
-        "format = \"json\"\n[[column]]\nname = \"n\"\ntype = \"int\"\nnullable = false\n".to_owned();
+    let mut schema = "format = \"json\"\n[[column]]\nname = \"n\"\ntype = \"int\"\nnullable = false\n\
+         [[column]]\nname = \"k\"\ntype = \"datetimeoffset(3)\"\nfrom = \"published_at\"\nnullable = false\n"
+        .to_owned();
     for (name, sql_type, ..) in &columns {
         schema += &format!("[[column]]\nname = \"{name}\"\ntype = \"{sql_type}\"\n");
     }
@@ -194,7 +205,7 @@ async fn a_value_of_every_type_is_read_back_equal() {
         "",
         &format!(
             "stream = \"TYPES\"\ndurable = \"sink-types\"\nsubjects = [\"types.>\"]\nschema = \"types.toml\"\n\
-             table = \"{table}\"\ncreate_table = true"
+             table = \"{table}\"\ncreate_table = true\n{write}"
         ),
     );
     let payload = |n: usize| {

@@ -86,8 +86,7 @@ pub(in crate::mssql) const COUNT_STATE: &str = "SELECT COUNT(*) AS tables FROM s
 pub(in crate::mssql) const STATE_TABLES: i32 = 4;
 
 /// One row: whether commits of this database are durable only later, whoever commits.
-pub(in crate::mssql) const DELAYED_DURABILITY: &str =
-    "SELECT delayed_durability_desc AS delayed_durability FROM sys.databases WHERE database_id = DB_ID()";
+pub(in crate::mssql) const DELAYED_DURABILITY: &str = "SELECT CAST(delayed_durability_desc AS nvarchar(60)) AS delayed_durability FROM sys.databases WHERE database_id = DB_ID()";
 
 /// Waits no longer than this for a lock, milliseconds.
 pub(in crate::mssql) fn lock_timeout(longest: Duration) -> String {
