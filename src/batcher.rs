@@ -1,5 +1,7 @@
 //! Cutting batches: at a number of rows, a number of bytes, or an age counted from the first event, whichever comes
 //! first. While nobody is free to take a batch that is due, it goes on growing up to its limits.
+//!
+//! Events that were delivered suspiciously often are kept in batches of their own.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::budget::Budget;
-use crate::config::BatchConfig;
+use crate::config::PipelineConfig;
 use crate::delivery::{Batch, Delivery};
 
 /// Why a batch was cut. A label of its metrics.
@@ -22,6 +24,8 @@ pub enum Cut {
     Starved,
     /// No more events will come.
     End,
+    /// Its events were delivered more than `max_deliveries` times: one of them may have ended the workers that had it.
+    Suspect,
 }
 
 impl Cut {
@@ -32,6 +36,7 @@ impl Cut {
             Cut::Age => "age",
             Cut::Starved => "starved",
             Cut::End => "end",
+            Cut::Suspect => "suspect",
         }
     }
 }
@@ -42,11 +47,78 @@ pub struct Limits {
     max_rows: usize,
     max_bytes: usize,
     max_age: Duration,
+    max_deliveries: u64,
 }
 
-impl From<&BatchConfig> for Limits {
-    fn from(config: &BatchConfig) -> Self {
-        Self { max_rows: config.max_rows, max_bytes: config.max_bytes, max_age: config.max_age }
+impl From<&PipelineConfig> for Limits {
+    fn from(config: &PipelineConfig) -> Self {
+        let PipelineConfig { batch, max_deliveries, .. } = config;
+        Self {
+            max_rows: batch.max_rows,
+            max_bytes: batch.max_bytes,
+            max_age: batch.max_age,
+            max_deliveries: *max_deliveries,
+        }
+    }
+}
+
+/// A batch that fills, and what waits for the one after it.
+#[derive(Debug)]
+struct Filling {
+    limits: Limits,
+    waiting: VecDeque<Delivery>,
+    batch: Batch,
+    deadline: Instant,
+    cut: Option<Cut>,
+}
+
+impl Filling {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            batch: Batch::default(),
+            deadline: Instant::now(),
+            cut: None,
+        }
+    }
+
+    /// Takes over what waits, as far as the batch has room for it. One event always fits.
+    fn fill(&mut self) {
+        let Limits { max_rows, max_bytes, max_age, .. } = self.limits;
+        while let Some(next) = self.waiting.front() {
+            let fits = self.batch.len() < max_rows && self.batch.bytes + next.event.wire_bytes() <= max_bytes;
+            if !fits && !self.batch.is_empty() {
+                self.cut = Some(Cut::Full);
+                break;
+            }
+            if self.batch.is_empty() {
+                self.deadline = Instant::now() + max_age;
+            }
+            if let Some(delivery) = self.waiting.pop_front() {
+                self.batch.push(delivery);
+            }
+        }
+        if self.batch.len() >= max_rows || self.batch.bytes >= max_bytes {
+            self.cut = Some(Cut::Full);
+        }
+    }
+
+    /// The batch is due for this reason, if it is not for another and there is something in it.
+    fn due(&mut self, why: Cut) {
+        if !self.batch.is_empty() {
+            self.cut.get_or_insert(why);
+        }
+    }
+
+    /// When it is due, where nothing comes before.
+    fn due_at(&self) -> Option<Instant> {
+        (self.cut.is_none() && !self.batch.is_empty()).then_some(self.deadline)
+    }
+
+    fn take(&mut self) -> Option<(Batch, Cut)> {
+        let cut = self.cut.take()?;
+        Some((std::mem::take(&mut self.batch), cut))
     }
 }
 
@@ -57,52 +129,54 @@ pub async fn run(
     mut input: mpsc::Receiver<Vec<Delivery>>,
     output: mpsc::Sender<(Batch, Cut)>,
 ) {
-    let mut waiting: VecDeque<Delivery> = VecDeque::new();
-    let mut batch = Batch::default();
-    let mut deadline = Instant::now();
-    let mut cut = None;
+    let (mut usual, mut suspects) = (Filling::new(limits), Filling::new(limits));
     let mut open = true;
     loop {
-        // Take over what has arrived, as far as the batch has room for it. One event always fits.
-        while let Some(next) = waiting.front() {
-            let fits =
-                batch.len() < limits.max_rows && batch.bytes + next.event.wire_bytes() <= limits.max_bytes;
-            if !fits && !batch.is_empty() {
-                cut = Some(Cut::Full);
-                break;
-            }
-            if batch.is_empty() {
-                deadline = Instant::now() + limits.max_age;
-            }
-            if let Some(delivery) = waiting.pop_front() {
-                batch.push(delivery);
+        for filling in [&mut usual, &mut suspects] {
+            filling.fill();
+            if !open {
+                filling.due(Cut::End);
             }
         }
-        if batch.len() >= limits.max_rows || batch.bytes >= limits.max_bytes {
-            cut = Some(Cut::Full);
-        }
-        if !open && !batch.is_empty() {
-            cut = cut.or(Some(Cut::End));
-        }
-        if !open && batch.is_empty() {
+        if !open && usual.batch.is_empty() && suspects.batch.is_empty() {
             return;
         }
+        let is_due = usual.cut.is_some() || suspects.cut.is_some();
+        let due_at = [usual.due_at(), suspects.due_at()].into_iter().flatten().min();
 
         tokio::select! {
-            slot = output.reserve(), if cut.is_some() => {
+            slot = output.reserve(), if is_due => {
                 let Ok(slot) = slot else { return };
-                if let Some(cut) = cut.take() {
-                    slot.send((std::mem::take(&mut batch), cut));
+                // They are few, and would otherwise wait for as long as there is something else.
+                if let Some((batch, _)) = suspects.take() {
+                    slot.send((batch, Cut::Suspect));
+                } else if let Some(cut) = usual.take() {
+                    slot.send(cut);
                 }
             }
             // Also while the batch is full: what is not taken out of a subscription cannot be kept from being delivered
             // again. The budget bounds how much can wait here.
             chunk = input.recv(), if open => match chunk {
-                Some(chunk) => waiting.extend(chunk),
+                Some(chunk) => {
+                    for delivery in chunk {
+                        let is_suspect = delivery.event.deliveries > limits.max_deliveries;
+                        let filling = if is_suspect { &mut suspects } else { &mut usual };
+                        filling.waiting.push_back(delivery);
+                    }
+                }
                 None => open = false,
             },
-            () = tokio::time::sleep_until(deadline), if !batch.is_empty() && cut.is_none() => cut = Some(Cut::Age),
-            () = budget.starved(), if !batch.is_empty() && cut.is_none() => cut = Some(Cut::Starved),
+            () = tokio::time::sleep_until(due_at.unwrap_or_else(Instant::now)), if due_at.is_some() => {
+                for filling in [&mut usual, &mut suspects] {
+                    if filling.deadline <= Instant::now() {
+                        filling.due(Cut::Age);
+                    }
+                }
+            }
+            () = budget.starved(), if due_at.is_some() => {
+                usual.due(Cut::Starved);
+                suspects.due(Cut::Starved);
+            }
         }
     }
 }
@@ -131,7 +205,8 @@ mod tests {
             let budget = Budget::new(1_000_000);
             let (input, receiver) = mpsc::channel(8);
             let (sender, output) = mpsc::channel(1);
-            tokio::spawn(run(Limits { max_rows, max_bytes, max_age }, budget.clone(), receiver, sender));
+            let limits = Limits { max_rows, max_bytes, max_age, max_deliveries: 3 };
+            tokio::spawn(run(limits, budget.clone(), receiver, sender));
             Self { budget, ledger: Arc::new(Ledger::default()), sequence: AtomicU64::new(1), input, output }
         }
 
@@ -141,15 +216,21 @@ mod tests {
         }
 
         async fn send(&self, payloads: &[usize]) {
+            let events: Vec<_> = payloads.iter().map(|length| (*length, 1)).collect();
+            self.send_delivered(&events).await;
+        }
+
+        /// Lengths, and how often they were delivered.
+        async fn send_delivered(&self, events: &[(usize, u64)]) {
             let mut chunk = Vec::new();
-            for length in payloads {
+            for (length, deliveries) in events {
                 chunk.push(Delivery {
                     event: Event {
                         subject: Subject::from_static(""),
                         payload: Bytes::from(vec![b'x'; *length]),
                         headers: None,
                         stream_sequence: 0,
-                        deliveries: 1,
+                        deliveries: *deliveries,
                         published_at: 0,
                         received_at: 0,
                     },
@@ -224,6 +305,16 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(bench.next().await, (1, Cut::Age));
         assert_eq!(bench.next().await, (3, Cut::Age));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspects_are_kept_apart() {
+        let mut bench = Bench::start(3, 1000, Duration::from_secs(1));
+        bench.send_delivered(&[(1, 1), (1, 4), (1, 3), (1, 9), (1, 2), (1, 1), (1, 5), (1, 4)]).await;
+        assert_eq!(bench.next().await, (3, Cut::Suspect));
+        assert_eq!(bench.next().await, (3, Cut::Full));
+        let rest = [bench.next().await, bench.next().await];
+        assert_eq!(rest, [(1, Cut::Suspect), (1, Cut::Age)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
+use crate::decode::trial;
 use crate::keyed::Keyed;
 use crate::mssql::statements;
 use crate::operate;
@@ -39,6 +40,9 @@ enum Command {
     Ddl(ConfigArgs),
     /// See and change how the streams of pipelines in exactly_once are divided
     Partitions(operate::Partitions),
+    /// Decode what stdin holds, for a worker that suspects it
+    #[command(name = trial::COMMAND, hide = true)]
+    TryDecode,
     /// See the whole thing work on this machine: a NATS server, a database, events, and the comparison at the end
     #[cfg(feature = "local-stack")]
     Demo(crate::demo::DemoArgs),
@@ -66,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_command(&args),
         Command::Ddl(args) => ddl(&args),
         Command::Partitions(args) => partitions(&args),
+        Command::TryDecode => trial::main(),
         #[cfg(feature = "local-stack")]
         Command::Demo(args) => crate::demo::demo(&args),
         #[cfg(feature = "local-stack")]

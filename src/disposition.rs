@@ -224,6 +224,7 @@ pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
             | ErrorKind::Credential
             | ErrorKind::NatsRefused
             | ErrorKind::StreamSetup
+            | ErrorKind::DecoderFailed
             | ErrorKind::Internal,
             _,
         ) => Disposition::Stop,

@@ -95,7 +95,9 @@ pub enum ErrorKind {
     NatsRefused,
     /// A stream or consumer is missing, or is set up so that a promise could not be kept.
     StreamSetup,
-    /// A defect of this program: a decoder panicked, a task died.
+    /// The decoder panicked, or does not come to an end: a defect of this program that some event brings out.
+    DecoderFailed,
+    /// Another defect of this program: a task died.
     Internal,
 }
 

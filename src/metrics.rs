@@ -214,6 +214,10 @@ metrics! {
         "from handing a batch to the decoders until its rows are there",
         "nats_sql_sink_decode_seconds", Buckets::StepSeconds, &["pipeline"]
     );
+    DECODE_TRIALS_TOTAL = counter(
+        "processes started to decode suspect events on trial, by how they ended",
+        "nats_sql_sink_decode_trials_total", &["pipeline", "outcome"]
+    );
     LOAD_SECONDS = histogram(
         "from the begin of a transaction until the server has counted its rows",
         "nats_sql_sink_load_seconds", Buckets::StepSeconds, &["pipeline"]
@@ -428,6 +432,7 @@ mod tests {
             budget(1000, 500);
             batch_cut("p", 2, 100, "age");
             decoded("p", Duration::from_millis(3));
+            decode_trial("p", "survived");
             let _busy = WriterBusy::enter("p");
             committed("p", Duration::from_millis(2), Duration::from_millis(1));
             bisected("p", 18, Duration::from_millis(5));

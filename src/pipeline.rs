@@ -131,7 +131,7 @@ impl Pipeline {
         ));
         background.spawn(count_held(Arc::clone(&running.name), Arc::clone(&running.ledger)));
         let announcing = self.announce(&running.name);
-        let limits = Limits::from(&self.config.batch);
+        let limits = Limits::from(&self.config);
         tokio::join!(
             async {
                 self.take_in(running, consumer, chunks).await;

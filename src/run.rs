@@ -150,9 +150,9 @@ async fn observe(budget: Budget, board: StatusBoard) {
 /// How long the last messages may take.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// One thread for each processor.
+/// One thread for each processor, and one more than none where a decode never ends.
 fn decode_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).max(2)
 }
 
 /// The server is asked for a sign of life so often that a broken connection is noticed, and made again, before

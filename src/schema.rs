@@ -43,6 +43,8 @@ const EXTENSION_NAME: &str = "ARROW:extension:name";
 /// How an event becomes a row.
 #[derive(Debug, Clone)]
 pub struct Schema {
+    /// The text that it was parsed from.
+    text: Arc<str>,
     format: Format,
     columns: Vec<Column>,
     arrow: SchemaRef,
@@ -97,10 +99,10 @@ impl Schema {
     /// Parses the text of a schema file.
     pub fn parse(text: &str) -> Result<Self, SchemaError> {
         let (format, columns) = file::parse(text)?;
-        Self::from_columns(format, columns)
+        Self::from_columns(Arc::from(text), format, columns)
     }
 
-    fn from_columns(format: Format, columns: Vec<Column>) -> Result<Self, SchemaError> {
+    fn from_columns(text: Arc<str>, format: Format, columns: Vec<Column>) -> Result<Self, SchemaError> {
         for (index, column) in columns.iter().enumerate() {
             column
                 .check_default()
@@ -108,7 +110,12 @@ impl Schema {
         }
         let fields: Vec<Field> = columns.iter().map(arrow_field).collect();
         let bound = bound::Bound::of(&columns);
-        Ok(Self { format, columns, arrow: Arc::new(arrow::datatypes::Schema::new(fields)), bound })
+        Ok(Self { text, format, columns, arrow: Arc::new(arrow::datatypes::Schema::new(fields)), bound })
+    }
+
+    /// The text of the schema file.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// What payloads are written in.
@@ -154,7 +161,7 @@ impl Schema {
             text_encoding: encoding_rs::WINDOWS_1252,
             only_staged: true,
         });
-        Self::from_columns(self.format, columns)
+        Self::from_columns(Arc::clone(&self.text), self.format, columns)
     }
 
     /// The column of that name, whatever its case.
@@ -185,7 +192,7 @@ impl Schema {
                 column.text_encoding = encoding;
             }
         }
-        Self::from_columns(self.format, columns)
+        Self::from_columns(Arc::clone(&self.text), self.format, columns)
     }
 
     /// Bytes of Arrow buffers that every row takes, whatever is in it.

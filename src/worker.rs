@@ -40,7 +40,7 @@ pub async fn run(worker: Arc<Worker>, mut batches: mpsc::Receiver<(Batch, Cut)>)
         metrics::batch_cut(&worker.writer.pipeline, batch.len(), batch.bytes, cut.as_str());
         let (worker, writers) = (Arc::clone(&worker), Arc::clone(&writers));
         tasks.spawn(async move {
-            worker.process(batch, &writers).await;
+            worker.process(batch, cut, &writers).await;
             drop(place);
         });
         while let Some(ended) = tasks.try_join_next() {
@@ -61,8 +61,12 @@ fn report(ended: Result<(), JoinError>) {
 
 impl Worker {
     /// Takes one batch all the way. What is not settled when this returns is given back by the claims' drop.
-    async fn process(&self, mut batch: Batch, writers: &Semaphore) {
-        let Some(decoded) = self.writer.decode(&mut batch).await else { return };
+    async fn process(&self, mut batch: Batch, cut: Cut, writers: &Semaphore) {
+        let decoded = match cut {
+            Cut::Suspect => self.writer.decode_suspects(&mut batch).await,
+            _ => self.writer.decode(&mut batch).await,
+        };
+        let Some(decoded) = decoded else { return };
         let mut claims: Vec<Option<Claim>> =
             std::mem::take(&mut batch.claims).into_iter().map(Some).collect();
         if !self.set_aside(&batch, &decoded, &mut claims).await {

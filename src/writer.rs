@@ -1,6 +1,8 @@
 //! What every batch needs on its way, whatever is promised for it: decoding, the dead-letter stream, and loads that are
 //! tried for as long as it takes.
 
+mod decoding;
+
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -105,30 +107,6 @@ fn kinds(search: &Search<Refusal>) -> impl Iterator<Item = ErrorKind> + '_ {
 }
 
 impl Writer {
-    /// Decodes the batch; `None` where that is not possible, which is a defect, or where the process gives up.
-    pub async fn decode(&self, batch: &mut Batch) -> Option<Decoded> {
-        let started = Instant::now();
-        let decoded = tokio::select! {
-            decoded = self.decoder.decode(std::mem::take(&mut batch.events)) => decoded,
-            () = self.shutdown.forced() => return None,
-        };
-        match decoded {
-            Ok((events, decoded)) => {
-                batch.events = events;
-                metrics::decoded(&self.pipeline, started.elapsed());
-                Some(decoded)
-            }
-            Err(error) => {
-                // The claims are dropped with the batch: JetStream delivers it again, after the wait that the gate
-                // and the status make visible.
-                let mut trouble = self.trouble();
-                let next = trouble.met(&error);
-                self.shutdown.sleep(next.wait).await;
-                None
-            }
-        }
-    }
-
     /// Finds the rows that the server refuses, of which there is one at least, and loads the others in one transaction,
     /// of which `keep` says what becomes. [`Wrote::Refused`] where the rows are not to blame, or not alone, and it was
     /// waited for a while.

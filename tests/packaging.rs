@@ -58,6 +58,29 @@ fn the_production_build_holds_nothing_of_the_local_stack() {
     assert_eq!(unwanted(&dependencies(&["--no-default-features"])), Vec::<&str>::new());
 }
 
+/// The cargo features that the binary is built with.
+fn features(arguments: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["tree", "--locked", "--package", "nats-sql-sink", "--depth", "0", "--prefix", "none"])
+        .args(["--format", "{f}"])
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().split(',').map(str::to_owned).collect()
+}
+
+#[test]
+fn no_build_but_that_of_the_tests_fails_on_request() {
+    for arguments in [&["--edges", "normal"][..], &["--edges", "normal", "--no-default-features"]] {
+        let features = features(arguments);
+        assert!(!features.contains("test-hooks"), "{arguments:?}: {features:?}");
+    }
+    assert!(features(&[]).contains("test-hooks"), "the tests themselves need it");
+}
+
 #[test]
 fn the_search_finds_the_local_stack_where_it_is_wanted() {
     assert_eq!(unwanted(&dependencies(&[])), NOT_IN_PRODUCTION);

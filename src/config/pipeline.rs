@@ -62,8 +62,8 @@ pub struct PipelineConfig {
     /// What to do when the stream's limits removed events unseen, for `exactly_once`. Default `stop`.
     #[serde(default)]
     pub on_gap: Option<OnGap>,
-    /// Without effect in this version: after so many deliveries an event is to be taken alone, and dead-lettered when
-    /// it fails alone. At least 1. Default 10.
+    /// An event that was delivered more often is decoded in a process of its own first, and dead-lettered when it fails
+    /// there alone. At least 1. Default 10.
     #[serde(default = "default_max_deliveries")]
     pub max_deliveries: u64,
     /// When a batch is cut.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::keys::{KeyTree, column_names};
 use super::reject::{Reject, RejectReason};
 use super::rows::Rows;
-use super::{Decoded, internal, json};
+use super::{Decoded, hooks, internal, json};
 use crate::delivery::Event;
 use crate::error::Result;
 use crate::schema::{self, Cell, Column, Format, Problem, RejectKind, Scalar, Schema, Source};
@@ -62,6 +62,10 @@ impl Plan {
         }
     }
 
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     pub(super) fn decode(&self, events: &[Event]) -> Result<Decoded> {
         let columns = self.schema.columns();
         let mut work = Work {
@@ -99,6 +103,7 @@ impl Plan {
     }
 
     fn decode_event(&self, event: &Event, work: &mut Work) -> Result<(), Misfit> {
+        hooks::fail(&event.payload);
         work.seen.fill(0);
         match self.schema.format() {
             Format::Json => json::decode(self, &event.payload, work)?,

@@ -7,7 +7,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
 use super::internal;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// The threads that decode, for all pipelines of a process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -48,7 +48,9 @@ impl DecodePool {
         match receiver.await {
             Ok(Ok(value)) => Ok(value),
             // What a panic says may quote a value: it is not repeated.
-            Ok(Err(_panic)) => Err(internal("decoding a batch panicked")),
+            Ok(Err(_panic)) => {
+                Err(Error::new(Phase::Decode, ErrorKind::DecoderFailed, "decoding a batch panicked"))
+            }
             Err(_closed) => Err(internal("the threads to decode on are gone")),
         }
     }
@@ -57,13 +59,12 @@ impl DecodePool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[tokio::test]
     async fn a_panic_becomes_an_error_without_its_text_and_the_pool_lives_on() {
         let pool = DecodePool::new(1).expect("a pool");
         let error = pool.run(|| -> u8 { panic!("a secret value") }).await.expect_err("it panicked");
-        assert_eq!(error.kind, ErrorKind::Internal);
+        assert_eq!(error.kind, ErrorKind::DecoderFailed);
         assert!(!error.to_string().contains("secret"));
         assert_eq!(pool.run(|| 7).await.expect("it works"), 7);
     }

@@ -1,6 +1,8 @@
 use arrow::util::display::array_value_to_string;
 use async_nats::{HeaderMap, Subject};
 
+use std::sync::Arc;
+
 use super::*;
 use crate::delivery::Headers;
 
@@ -266,8 +268,10 @@ fn labels_are_snake_case_and_differ() {
 #[tokio::test]
 async fn events_come_back_with_what_became_of_them() {
     let decoder = decoder("[[column]]\nname = 'f'\ntype = 'int'\n");
-    let (events, decoded) = decoder.decode(vec![event(b"{}"), event(b"")]).await.expect("no defect");
+    let events = Arc::new(vec![event(b"{}"), event(b"")]);
+    let decoded = decoder.decode(Arc::clone(&events)).await.expect("no defect");
     assert_eq!((events.len(), decoded.rows.num_rows(), decoded.rejects.len()), (2, 1, 1));
-    let (events, decoded) = decoder.decode(Vec::new()).await.expect("no defect");
+    let events = Arc::new(Vec::new());
+    let decoded = decoder.decode(Arc::clone(&events)).await.expect("no defect");
     assert_eq!((events.len(), decoded.rows.num_rows()), (0, 0));
 }

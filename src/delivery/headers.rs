@@ -16,6 +16,16 @@ impl Headers {
         self.lines.len()
     }
 
+    /// All of them as they are kept: `name:value\r\n` for each.
+    pub fn as_lines(&self) -> &str {
+        &self.lines
+    }
+
+    /// As [`Headers::as_lines`] gave them.
+    pub fn from_lines(lines: String) -> Self {
+        Self { lines: lines.into_boxed_str() }
+    }
+
     /// Every name with every value of it.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.lines.split_terminator("\r\n").filter_map(|line| line.split_once(':'))

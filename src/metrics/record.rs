@@ -118,6 +118,11 @@ pub fn decoded(pipeline: &str, elapsed: Duration) {
     histogram!(DECODE_SECONDS.name, "pipeline" => pipeline.to_owned()).record(elapsed.as_secs_f64());
 }
 
+/// Events were decoded on trial.
+pub fn decode_trial(pipeline: &str, outcome: &'static str) {
+    counter!(DECODE_TRIALS_TOTAL.name, "pipeline" => pipeline.to_owned(), "outcome" => outcome).increment(1);
+}
+
 /// Counts a writer as busy until it is dropped.
 #[derive(Debug)]
 pub struct WriterBusy {
@@ -238,7 +243,7 @@ pub fn error_met(pipeline: &str, error: &Error, disposition: Disposition) {
             .increment(1);
             return;
         }
-        ErrorKind::Credential | ErrorKind::Internal => return,
+        ErrorKind::Credential | ErrorKind::DecoderFailed | ErrorKind::Internal => return,
     };
     counter!(
         SQL_ERRORS_TOTAL.name, "pipeline" => pipeline.to_owned(), "number" => number, "disposition" => done

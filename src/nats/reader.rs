@@ -5,6 +5,8 @@
 //! numbers its deliveries, so a message that is lost on the way shows as a jump of the next one's number, and where none
 //! follows, by the number that the server gives with its idle heartbeat. Then another consumer goes on behind what came.
 
+mod look;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::look::{Place, heartbeat};
 use crate::budget::{Budget, Permit};
 use crate::config::OnGap;
 use crate::delivery::{Claim, Delivery, Event, Headers};
@@ -27,6 +30,7 @@ use crate::nats::intake::{
     ended_by, now,
 };
 use crate::nats::reply::Position;
+use crate::nats::unreadable::NextUnreadable;
 use crate::schema::Schema;
 use crate::status::{Complaint, PipelineStatus};
 use crate::telemetry;
@@ -79,26 +83,14 @@ pub struct Reader {
     pub status: PipelineStatus,
     /// After this long without an answer to a pull the pipeline is not ready.
     pub retry_window: Duration,
+    /// Sets aside what breaks the connection.
+    pub unreadable: NextUnreadable,
     /// Where deliveries go.
     pub out: mpsc::Sender<Vec<Delivery>>,
     /// Where it is told what was seen.
     pub seen: watch::Sender<Seen>,
     /// When to stop.
     pub stop: CancellationToken,
-}
-
-/// Where reading is.
-#[derive(Debug)]
-struct Place {
-    /// Everything of the partition up to here was handed on.
-    last: u64,
-    /// Nothing of the partition is between `last` and this.
-    until: u64,
-    /// Deliveries of the consumer at hand that have come.
-    delivered: u64,
-    /// Wire bytes that an event has on average, and the most that one is expected to have.
-    average: usize,
-    largest: usize,
 }
 
 /// What became of a message.
@@ -127,6 +119,7 @@ impl Reader {
         };
         let mut unanswered: Option<Complaint> = None;
         let stop = self.stop.clone();
+        let mut connects = self.connects();
         loop {
             let began = tokio::select! {
                 biased;
@@ -152,6 +145,10 @@ impl Reader {
                 Err(error) => return Err(error),
             };
             metrics::pull_restarted(&self.pipeline, reason);
+            let now = self.connects();
+            if std::mem::replace(&mut connects, now) != now {
+                self.set_aside(&mut place).await;
+            }
             tracing::warn!(
                 pipeline = %self.pipeline, partition = self.partition, reason, last = place.last,
                 "reading goes on with another consumer"
@@ -173,7 +170,9 @@ impl Reader {
                 "nats-sql-sink, pipeline {}, partition {}",
                 self.pipeline, self.partition
             )),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: place.last + 1 },
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: place.until.max(place.last) + 1,
+            },
             ack_policy: AckPolicy::None,
             replay_policy: ReplayPolicy::Instant,
             inactive_threshold: CONSUMER_UNUSED,
@@ -203,56 +202,6 @@ impl Reader {
         })?;
         self.look(place, place.until.max(place.last)).await?;
         Ok(consumer)
-    }
-
-    /// Looks whether the stream is the same, and whether it still has everything behind `known`.
-    async fn look(&mut self, place: &mut Place, known: u64) -> Result<()> {
-        let info = self.stream.info().await.map_err(|error| {
-            Error::new(Phase::Pull, ErrorKind::NatsUnavailable, format!("asking for the stream: {error}"))
-        })?;
-        let created = i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-        if created != self.stream_created {
-            return Err(recreated(&self.stream.cached_info().config.name));
-        }
-        let (first, last) = (info.state.first_sequence, info.state.last_sequence);
-        if last < place.last {
-            return Err(Error::new(
-                Phase::Pull,
-                ErrorKind::StreamSetup,
-                format!(
-                    "the stream ends at sequence {last}, but the table holds events up to {}: the stream has lost data",
-                    place.last
-                ),
-            ));
-        }
-        if first > known + 1 {
-            self.gap(known, first - 1)?;
-            place.until = place.until.max(first - 1);
-        }
-        Ok(())
-    }
-
-    /// The stream has removed what is behind `known`, up to and with `removed`, and nobody has seen it.
-    fn gap(&self, known: u64, removed: u64) -> Result<()> {
-        let most = removed - known;
-        let text = format!(
-            "the stream's limits removed up to {most} events of partition {} before they were read: sequences {} to \
-             {removed}",
-            self.partition,
-            known + 1
-        );
-        match self.on_gap {
-            OnGap::Continue => {
-                metrics::removed_unseen(&self.pipeline, most);
-                tracing::error!(pipeline = %self.pipeline, partition = self.partition, "{text}, and reading goes on");
-                Ok(())
-            }
-            OnGap::Stop => Err(Error::new(
-                Phase::Pull,
-                ErrorKind::StreamSetup,
-                format!("{text}; set on_gap = \"continue\" to go on behind them"),
-            )),
-        }
     }
 
     /// Pulls from one consumer. Ends with the reason why another one is needed; `None` at a stop.
@@ -448,33 +397,6 @@ impl Reader {
             std::mem::replace(seen, now) != now
         });
     }
-}
-
-/// Reads how far the server is. Gives the reason where something that it sent did not come.
-///
-/// Both numbers are of one moment, and of the consumer's own view of the stream: everything that it has sent has come
-/// before, on the same subscription.
-fn heartbeat(message: &Message, place: &mut Place) -> Option<&'static str> {
-    let number = |name: &str| -> Option<u64> { message.headers.as_ref()?.get(name)?.as_str().parse().ok() };
-    let (Some(delivered), Some(stream)) = (number("Nats-Last-Consumer"), number("Nats-Last-Stream")) else {
-        return None;
-    };
-    if delivered != place.delivered {
-        return Some("hole_at_the_tail");
-    }
-    place.until = place.until.max(stream);
-    None
-}
-
-fn recreated(stream: &str) -> Error {
-    Error::new(
-        Phase::Pull,
-        ErrorKind::StreamSetup,
-        format!(
-            "the stream {stream:?} is not the one that the table was filled from: it was deleted and made anew \
-             (`nats-sql-sink partitions new-stream` begins with it)"
-        ),
-    )
 }
 
 /// Tells a consumer from others of its partition.

@@ -51,6 +51,7 @@ pub struct Unreadable {
 /// A stored message, as the stream itself tells it.
 #[derive(Debug, Deserialize)]
 struct Stored {
+    seq: u64,
     subject: String,
     #[serde(default)]
     hdrs: String,
@@ -58,6 +59,23 @@ struct Stored {
     data: String,
     #[serde(with = "time::serde::rfc3339")]
     time: time::OffsetDateTime,
+}
+
+impl Stored {
+    /// As it would have been received, without its headers.
+    fn event(&self) -> Result<Event> {
+        let published_at = i64::try_from(self.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
+        Ok(Event {
+            subject: Subject::from(self.subject.as_str()),
+            payload: Bytes::from(decode(&self.data)?),
+            headers: None,
+            stream_sequence: self.seq,
+            // Nobody has received it, so nobody knows.
+            deliveries: 0,
+            published_at,
+            received_at: published_at,
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,17 +107,8 @@ impl Unreadable {
     }
 
     async fn dead_letter(&self, info: &Info, sequence: u64, stored: &Stored, headers: &[u8]) -> Result<()> {
-        let published_at = i64::try_from(stored.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
-        let event = Event {
-            subject: Subject::from(stored.subject.as_str()),
-            payload: Bytes::from(decode(&stored.data)?),
-            headers: None,
-            stream_sequence: sequence,
-            // Nobody has received it, so nobody knows.
-            deliveries: 0,
-            published_at,
-            received_at: published_at,
-        };
+        let event = stored.event()?;
+        let published_at = event.published_at;
         let reason = Reason { kind: KIND, detail: DETAIL.to_owned(), phase: Phase::Pull, error_number: None };
         let durable = self.dead_letters.publish_unreadable(&event, &reason, headers).await?;
         // Not before: a claim that is dropped asks for the event, which would break the connection again.
@@ -119,8 +128,67 @@ impl Unreadable {
     }
 }
 
+/// Where no consumer with acknowledgements is asked: finds what comes next, and dead-letters it where it cannot be received.
+#[derive(Debug, Clone)]
+pub struct NextUnreadable {
+    /// The connection.
+    pub client: Client,
+    /// The stream's name.
+    pub stream: String,
+    /// The pipeline's name, for logs and metrics.
+    pub pipeline: Arc<str>,
+    /// Where such events go.
+    pub dead_letters: DeadLetters,
+    /// Counts them.
+    pub status: PipelineStatus,
+}
+
+impl NextUnreadable {
+    /// Where the first event that one of `filters` matches, from `sequence` on, cannot be received, it is dead-lettered:
+    /// its sequence. `None` where it can be received, or there is none.
+    ///
+    /// # Errors
+    ///
+    /// The stream cannot be asked, or the dead-letter stream does not confirm: it is to be tried again.
+    pub async fn set_aside(&self, sequence: u64, filters: &[String]) -> Result<Option<u64>> {
+        let jetstream = jetstream::new(self.client.clone());
+        let mut first: Option<Stored> = None;
+        for filter in filters {
+            let request = json!({ "seq": sequence, "next_by_subj": filter });
+            if let Some(next) = get(&jetstream, &self.stream, sequence, &request).await?
+                && first.as_ref().is_none_or(|first| next.seq < first.seq)
+            {
+                first = Some(next);
+            }
+        }
+        let Some(stored) = first else { return Ok(None) };
+        let headers = decode(&stored.hdrs)?;
+        if is_readable(&headers) {
+            return Ok(None);
+        }
+        let reason = Reason { kind: KIND, detail: DETAIL.to_owned(), phase: Phase::Pull, error_number: None };
+        self.dead_letters.publish_unreadable(&stored.event()?, &reason, &headers).await?;
+        metrics::dead_lettered(&self.pipeline, KIND);
+        self.status.dead_lettered(1);
+        tracing::warn!(
+            pipeline = %self.pipeline, sequence = stored.seq,
+            "an event whose headers cannot be read is dead-lettered"
+        );
+        Ok(Some(stored.seq))
+    }
+}
+
 /// What is stored at `sequence`; `None` where nothing is.
 async fn stored(jetstream: &Context, stream: &str, sequence: u64) -> Result<Option<Stored>> {
+    get(jetstream, stream, sequence, &json!({ "seq": sequence })).await
+}
+
+async fn get(
+    jetstream: &Context,
+    stream: &str,
+    sequence: u64,
+    request: &serde_json::Value,
+) -> Result<Option<Stored>> {
     let failed = |what: String| {
         Error::new(
             Phase::Pull,
@@ -128,9 +196,8 @@ async fn stored(jetstream: &Context, stream: &str, sequence: u64) -> Result<Opti
             format!("reading position {sequence} of the stream: {what}"),
         )
     };
-    let request = json!({ "seq": sequence });
     let subject = format!("STREAM.MSG.GET.{stream}");
-    match jetstream.request(subject, &request).await.map_err(|error| failed(error.to_string()))? {
+    match jetstream.request(subject, request).await.map_err(|error| failed(error.to_string()))? {
         jetstream::response::Response::Ok(Answer { message }) => Ok(Some(message)),
         jetstream::response::Response::Err { error }
             if error.error_code() == jetstream::ErrorCode::NO_MESSAGE_FOUND =>

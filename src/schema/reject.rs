@@ -41,11 +41,13 @@ pub enum RejectKind {
     BadUuid,
     /// Text with a character that the column's code page does not have.
     UnrepresentableText,
+    /// The decoder does not survive it: it panics, ends its process, or does not come to an end.
+    CrashesDecoder,
 }
 
 impl RejectKind {
     /// All of them, in order.
-    pub const ALL: [RejectKind; 18] = [
+    pub const ALL: [RejectKind; 19] = [
         RejectKind::EmptyPayload,
         RejectKind::BadUtf8,
         RejectKind::NotJson,
@@ -64,6 +66,7 @@ impl RejectKind {
         RejectKind::BadBase64,
         RejectKind::BadUuid,
         RejectKind::UnrepresentableText,
+        RejectKind::CrashesDecoder,
     ];
 
     /// The stable label.
@@ -87,6 +90,7 @@ impl RejectKind {
             RejectKind::BadBase64 => "bad_base64",
             RejectKind::BadUuid => "bad_uuid",
             RejectKind::UnrepresentableText => "unrepresentable_text",
+            RejectKind::CrashesDecoder => "crashes_decoder",
         }
     }
 }

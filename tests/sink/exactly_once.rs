@@ -263,3 +263,36 @@ async fn bad_events_are_dead_lettered_before_they_are_passed() {
     sql.execute("DELETE FROM nats_sql_sink.progress WHERE pipeline = N'once_bad'").await;
     sql.execute(&format!("DROP TABLE {table}")).await;
 }
+
+/// GIVEN events whose headers the NATS client takes for a broken connection: between good ones, and as the last one
+/// WHEN a partition is read
+/// THEN each is dead-lettered once, and the progress passes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_break_the_connection_do_not_stop_a_partition() {
+    const HEADERS: &[u8] = b"NATS/1.0\r\nWho: \xe9t\xe9\r\n\r\n";
+    let world = World::start().await;
+    world.stream(STREAM, "numbers.>").await;
+    let table = table(&world, "once_headers").await;
+    world.publish((1..=100).map(|id| event(id, 1))).await;
+    world.publish_raw("numbers.0.bad", HEADERS, b"{}", STREAM, 101).await;
+    world.publish((101..=200).map(|id| event(id, 1))).await;
+    world.publish_raw("numbers.0.bad", HEADERS, b"{}", STREAM, 202).await;
+    let mut sink = sink(&world, "once_headers", &table, 1, "");
+    sink.start();
+    sink.ready(MINUTE).await;
+    let mut sql = world.sql().await;
+    let passed = "SELECT COUNT_BIG(*) FROM nats_sql_sink.progress WHERE pipeline = N'once_headers' AND stream_sequence >= 202";
+    eventually("all is passed", MINUTE, async || (sql.number(passed).await == 1).then_some(())).await;
+    assert_eq!(numbers::account(&mut sql, &table, 200).await, Account { missing: 0, duplicates: 0 });
+    let letters = world.dead_letters().await;
+    let sequences: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            letter.headers.as_ref().expect("headers").get("Dead-Letter-Sequence").expect("one").to_string()
+        })
+        .collect();
+    assert_eq!(sequences, ["101", "202"]);
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute("DELETE FROM nats_sql_sink.progress WHERE pipeline = N'once_headers'").await;
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}

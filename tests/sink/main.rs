@@ -16,6 +16,7 @@ mod least_privilege;
 mod numbers;
 mod outage;
 mod partitions;
+mod poison;
 mod receipts;
 mod scale_out;
 mod stop;

@@ -269,6 +269,7 @@ async fn the_progress_of_an_idle_partition_goes_on() {
     let table = table(&world, "idle").await;
     let mut sink = sink(&world, "idle", &table, 3, "");
     sink.start();
+    sink.ready(MINUTE).await;
     // all of them in partition 0
     world.publish((1..=3_000).map(|id| event(3 * id, 3))).await;
     let mut sql = world.sql().await;

@@ -313,10 +313,16 @@ pub struct Sink {
 
 impl Sink {
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// With further variables in its environment.
+    pub fn start_with(&mut self, environment: &[(&str, &str)]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
         let process = tokio::process::Command::new(env!("CARGO_BIN_EXE_nats-sql-sink"))
             .args(["run", "--config"])
             .arg(&self.config)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -361,6 +367,11 @@ impl Sink {
             .expect("the binary starts");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         (output.status, text(output.stdout), text(output.stderr))
+    }
+
+    /// How it ended, where it did so by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().expect("it was started").try_wait().expect("a status")
     }
 
     pub async fn kill(&mut self) {
