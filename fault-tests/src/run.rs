@@ -112,7 +112,7 @@ pub(crate) async fn end(
         cells.push(Cell {
             mode: lane.mode.name,
             account: account(stand, lane, &mut client).await?,
-            allowance: allowance(stand, lane.mode, duplicates),
+            allowance: allowance(stand, lane, duplicates),
             recovered_seconds,
             evidence,
             without,
@@ -208,7 +208,8 @@ async fn settled(stand: &Stand) -> anyhow::Result<Vec<Option<String>>> {
 }
 
 /// How many rows an event may have twice, and why.
-fn allowance(stand: &Stand, mode: &Mode, duplicates: Duplicates) -> Allowance {
+fn allowance(stand: &Stand, lane: &Lane, duplicates: Duplicates) -> Allowance {
+    let mode = lane.mode;
     if !mode.may_duplicate {
         return Allowance::none();
     }
@@ -219,15 +220,23 @@ fn allowance(stand: &Stand, mode: &Mode, duplicates: Duplicates) -> Allowance {
         Duplicates::AcksLost => without_end("acknowledgements were lost"),
         Duplicates::OnlyUnknown => {
             let unknown = stand.count_of(mode, "outcomes_unknown_events_total", &[]);
-            match unknown > 0.0 {
-                // a counter of events is a whole number, and far below what f64 holds exactly
-                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                true => Allowance {
-                    most: Some(unknown as u64),
-                    why: format!("{unknown:.0} events in commits of unknown outcome"),
-                },
-                false => Allowance::none(),
+            let mut why = Vec::new();
+            if unknown > 0.0 {
+                why.push(format!("{unknown:.0} events in commits of unknown outcome"));
             }
+            let mut most = unknown;
+            if lane.acks_forgotten > 0 {
+                // what is delivered again and not known as held or as not yet acknowledged is written again
+                let redelivered = stand.count_of(mode, "events_redelivered_total", &[]);
+                most += redelivered - stand.count_of(mode, "events_repeated_total", &[]);
+                why.push(format!(
+                    "NATS went back by {} sequences behind what it had confirmed as acknowledged",
+                    lane.acks_forgotten
+                ));
+            }
+            // counters of events are whole numbers, far below what an f64 holds exactly
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            Allowance { most: Some(most.max(0.0) as u64), why: why.join("; ") }
         }
     }
 }

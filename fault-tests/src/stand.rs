@@ -86,6 +86,8 @@ pub(crate) struct Lane {
     pub(crate) watermark: u64,
     /// Evidence that the fault itself has seen.
     pub(crate) seen: Vec<String>,
+    /// How far NATS went back behind what it had confirmed as acknowledged.
+    pub(crate) acks_forgotten: u64,
 }
 
 /// A running stand. Dropping it ends everything.
@@ -137,6 +139,7 @@ impl Stand {
             publisher: Publisher::new(jetstream.clone(), mode, load.clone()),
             watermark: 0,
             seen: Vec::new(),
+            acks_forgotten: 0,
         });
         let mut stand = Self {
             lanes: lanes.collect(),
@@ -321,7 +324,7 @@ impl Stand {
 
     /// Waits until each lane has committed something.
     pub(crate) async fn warm(&self) -> anyhow::Result<()> {
-        self.every_lane("a row is committed", PATIENCE, |stand, mode| {
+        self.every_lane("a row is committed", 2 * PATIENCE, |stand, mode| {
             stand.count_of(mode, "events_committed_total", &[]) > 0.0
         })
         .await
@@ -332,6 +335,34 @@ impl Stand {
         let stream = self.jetstream.get_stream(mode.stream()).await.ok()?;
         let info = stream.consumer_info(&mode.durable()?).await.ok()?;
         Some((info.num_pending, info.num_ack_pending as u64))
+    }
+
+    /// For each lane the sequence up to which its consumer has all acknowledgements; 0 where there is no consumer.
+    pub(crate) async fn ack_floors(&self) -> anyhow::Result<Vec<u64>> {
+        let mut floors = Vec::new();
+        for lane in &self.lanes {
+            let Some(durable) = lane.mode.durable() else {
+                floors.push(0);
+                continue;
+            };
+            let what = format!("the consumer {durable} answers");
+            let floor = wait::until(&what, PATIENCE, async || {
+                let Ok(stream) = self.jetstream.get_stream(lane.mode.stream()).await else { return Ok(None) };
+                let info = stream.consumer_info(&durable).await;
+                Ok(info.ok().map(|info| info.ack_floor.stream_sequence))
+            });
+            floors.push(floor.await?);
+        }
+        Ok(floors)
+    }
+
+    /// NATS was started again: where it went back behind `before`, it has forgotten what it had confirmed.
+    pub(crate) async fn note_forgotten_acks(&mut self, before: &[u64]) -> anyhow::Result<()> {
+        let after = self.ack_floors().await?;
+        for (lane, (before, after)) in self.lanes.iter_mut().zip(before.iter().zip(after)) {
+            lane.acks_forgotten = lane.acks_forgotten.max(before.saturating_sub(after));
+        }
+        Ok(())
     }
 
     /// The letters of one mode.

@@ -128,10 +128,12 @@ fn disconnected(_: &Mode) -> Vec<Proof> {
 async fn kill_server(stand: &mut Stand) -> anyhow::Result<()> {
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = stand.ack_floors().await?;
         let server = stand.nats.single()?;
         server.kill().await;
         tokio::time::sleep(Duration::from_secs(4)).await;
         server.restart().await.context("starting nats-server again")?;
+        stand.note_forgotten_acks(&before).await?;
     }
     stand.lift();
     Ok(())
@@ -198,7 +200,9 @@ async fn fill_disk(stand: &mut Stand) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(5)).await;
     drop(file);
     std::fs::remove_file(&filler).context("making room")?;
+    let before = stand.ack_floors().await?;
     stand.nats.single()?.move_to_larger_disk().await.context("moving the streams")?;
+    stand.note_forgotten_acks(&before).await?;
     stand.lift();
     Ok(())
 }

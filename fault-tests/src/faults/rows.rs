@@ -16,13 +16,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "bad-rows-scattered",
         title: "1% rows that break a constraint, scattered",
-        does: "Every hundredth of 20,000 events and more breaks the table's CHECK constraint.",
+        does: "Every hundredth of 10,000 events and more breaks the table's CHECK constraint.",
         takes: 30,
         options: || StandOptions {
             workers: 2,
             max_rows: 5_000,
             max_age: "1s",
-            before_start: 20_000,
+            before_start: 10_000,
+            events_per_second: 200,
             bad: vec![BadRule::every(487, Bad::Malformed), BadRule::every(100, Bad::Constraint)],
             ..StandOptions::default()
         },
@@ -34,13 +35,14 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "bad-rows-in-one-batch",
         title: "1% rows that break a constraint, all in one batch",
-        does: "Of a backlog of 20,000 events 200 in a row break the table's CHECK constraint, so that one batch of 10,000 has them all.",
+        does: "Of a backlog of 10,000 events 100 in a row break the table's CHECK constraint, so that one batch of 5,000 has them all.",
         takes: 30,
         options: || StandOptions {
-            max_rows: 10_000,
+            max_rows: 5_000,
             max_age: "3s",
-            before_start: 20_000,
-            bad: vec![BadRule::range(12_001, 12_201, Bad::Constraint), BadRule::every(487, Bad::Malformed)],
+            before_start: 10_000,
+            events_per_second: 200,
+            bad: vec![BadRule::range(6_001, 6_101, Bad::Constraint), BadRule::every(487, Bad::Malformed)],
             ..StandOptions::default()
         },
         starts_workers: true,

@@ -32,7 +32,7 @@ pub(super) const FAULTS: &[Fault] = &[
         options: || StandOptions { versions: false, ..StandOptions::default() },
         starts_workers: true,
         strike: |stand| Box::pin(limit(stand)),
-        proofs: |_| Vec::new(),
+        proofs: removed_unseen,
         duplicates: Duplicates::OnlyUnknown,
     },
     Fault {
@@ -52,6 +52,14 @@ fn recreated(mode: &Mode) -> Vec<Proof> {
     match mode.progress_in_sql {
         true => Vec::new(),
         false => vec![Proof::Counter("consumers_lost_total", &[], "consumers lost")],
+    }
+}
+
+/// `exactly_once` counts and reports what it did not see.
+fn removed_unseen(mode: &Mode) -> Vec<Proof> {
+    match mode.progress_in_sql {
+        true => vec![Proof::Counter("events_removed_unseen_total", &[], "events counted as removed unseen")],
+        false => Vec::new(),
     }
 }
 
