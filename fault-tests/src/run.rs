@@ -226,9 +226,13 @@ fn allowance(stand: &Stand, lane: &Lane, duplicates: Duplicates) -> Allowance {
             }
             let mut most = unknown;
             if lane.acks_forgotten > 0 {
-                // what is delivered again and not known as held or as not yet acknowledged is written again
-                let redelivered = stand.count_of(mode, "events_redelivered_total", &[]);
-                most += redelivered - stand.count_of(mode, "events_repeated_total", &[]);
+                // What is delivered again and not known as held or as not yet acknowledged is written again. NATS
+                // forgets with acknowledgements also that it had delivered: redeliveries are not all marked as such.
+                let received = stand.count_of(mode, "events_received_total", &[]);
+                let known = stand.count_of(mode, "events_repeated_total", &[]);
+                #[allow(clippy::cast_precision_loss)]
+                let first = lane.publisher.published() as f64;
+                most += received - known - first;
                 why.push(format!(
                     "NATS went back by {} sequences behind what it had confirmed as acknowledged",
                     lane.acks_forgotten

@@ -16,14 +16,12 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "bad-rows-scattered",
         title: "1% rows that break a constraint, scattered",
-        does: "Every hundredth of 10,000 events and more breaks the table's CHECK constraint.",
+        does: "Every hundredth of 3,000 events and more breaks the table's CHECK constraint.",
         takes: 30,
         options: || StandOptions {
             workers: 2,
-            max_rows: 5_000,
-            max_age: "1s",
-            before_start: 10_000,
-            events_per_second: 200,
+            before_start: 3_000,
+            events_per_second: 100,
             bad: vec![BadRule::every(487, Bad::Malformed), BadRule::every(100, Bad::Constraint)],
             ..StandOptions::default()
         },
@@ -130,11 +128,13 @@ fn refused() -> Proof {
     Proof::Counter("bisection_loads_total", &[], "loads to find bad rows")
 }
 
+const REFUSED: [(&str, &str); 1] = [("reason", "refused_by_database")];
+
 /// The bad rows are published already, or as the load goes on.
 async fn bad_rows(stand: &mut Stand) -> anyhow::Result<()> {
     stand
-        .every_lane("rows are refused", PATIENCE, |stand, mode| {
-            stand.count_of(mode, "events_dead_lettered_total", &[]) > 20.0
+        .every_lane("rows are refused", 2 * PATIENCE, |stand, mode| {
+            stand.count_of(mode, "events_dead_lettered_total", &REFUSED) > 10.0
         })
         .await?;
     stand.lift();
