@@ -65,14 +65,14 @@ pub(crate) struct Event {
 
 /// Every so manieth event is another version of the one that was so many before it.
 const VERSION_EVERY: u64 = 10;
-const VERSION_OF: u64 = 5;
+const VERSION_OF: usize = 5;
 
 /// The event that follows on `before`.
 pub(crate) fn next(before: &[Event], rules: &[BadRule], versions: bool) -> Event {
     let serial = before.len() as u64 + 1;
     let bad = rules.iter().find(|rule| rule.takes(serial)).map(|rule| rule.kind);
     let earlier = (versions && bad.is_none() && serial.is_multiple_of(VERSION_EVERY))
-        .then(|| before.iter().rev().nth(VERSION_OF as usize - 1))
+        .then(|| before.iter().rev().nth(VERSION_OF - 1))
         .flatten();
     // a bad event has a key of its own: whether another version of it is written does not hang on it
     let key = earlier.filter(|earlier| earlier.bad.is_none()).map_or(serial, |earlier| earlier.key);

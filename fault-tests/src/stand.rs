@@ -375,10 +375,10 @@ impl Stand {
     /// SIGTERM for every worker; each has to end with 0 within its grace.
     pub(crate) async fn stop_workers(&mut self) -> anyhow::Result<()> {
         for worker in &mut self.workers {
-            if let Some(status) = worker.terminate(STOP).await? {
-                if !status.success() {
-                    bail!("a worker ended with {status} after SIGTERM");
-                }
+            if let Some(status) = worker.terminate(STOP).await?
+                && !status.success()
+            {
+                bail!("a worker ended with {status} after SIGTERM");
             }
         }
         Ok(())
