@@ -212,7 +212,7 @@ mod tests {
 
         fn claim(&self) -> Claim {
             let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-            self.ledger.claim(sequence, 1, Subject::from_static("reply")).expect("a new sequence")
+            self.ledger.claim(sequence, 1, 0, Subject::from_static("reply")).expect("a new sequence")
         }
 
         async fn send(&self, payloads: &[usize]) {

@@ -184,7 +184,10 @@ async fn change(
     }
     let to = position(pipeline, &layout, stream.created);
     layout::change(session, &to, layout.partitions.len(), barrier).await?;
-    output::line(&format!("{name}: {} partitions from sequence {barrier} on", layout.partitions.len()));
+    output::line(&format!(
+        "{name}: {} partitions from sequence {barrier} on; subjects that are new are read from there",
+        layout.partitions.len()
+    ));
     Ok(())
 }
 

@@ -27,6 +27,7 @@ use crate::delivery::Batch;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::commit::Commit;
+use crate::mssql::connect::Session;
 use crate::mssql::progress::{self, Position, Progress};
 use crate::nats::gate::Gate;
 use crate::nats::reader::{Reader, Seen};
@@ -135,45 +136,64 @@ impl Partition {
 
     /// Reads from the progress on, until something makes it necessary to look at that again.
     async fn go_on(&self, trouble: &mut Option<Trouble>) -> Result<()> {
-        let progress = self.attempt().await?;
-        self.check(&progress)?;
-        if let Some(trouble) = trouble.take() {
-            trouble.over();
-        }
-        if progress.barrier.is_some_and(|barrier| progress.sequence >= barrier) {
-            let waiting = self.shared.writer.status.complain_after(
-                self.shared.writer.retry_window,
-                format!(
-                    "partition {} is at the barrier of a change of the partitions",
-                    self.position.partition
-                ),
-            );
-            tokio::select! {
-                () = tokio::time::sleep(AT_BARRIER) => {}
-                () = self.stop.cancelled() => {}
-            }
-            drop(waiting);
+        self.wait_at_barrier().await?;
+        if self.stop.is_cancelled() {
             return Ok(());
         }
+        let progress =
+            self.statement(async |session| progress::attempt(session, &self.position).await).await?;
+        self.check(&progress)?;
         tracing::info!(
             pipeline = %self.position.pipeline, partition = self.position.partition, sequence = progress.sequence,
             attempts = progress.attempts, "reading the partition from its progress on"
         );
-        self.read(&progress).await
+        self.read(&progress, trouble).await
     }
 
-    async fn attempt(&self) -> Result<Progress> {
+    /// Where the partition is at the barrier of a change of the partitions, waits until that is over.
+    async fn wait_at_barrier(&self) -> Result<()> {
         let writer = &self.shared.writer;
-        let attempt = async {
+        let mut complaint = None;
+        loop {
+            let progress = self.settled().await?;
+            self.check(&progress)?;
+            if progress.barrier.is_none_or(|barrier| progress.sequence < barrier) {
+                return Ok(());
+            }
+            complaint.get_or_insert_with(|| {
+                let text = format!(
+                    "partition {} is at the barrier of a change of the partitions (`partitions change` goes on with \
+                     it, or takes it away)",
+                    self.position.partition
+                );
+                tracing::warn!(pipeline = %writer.pipeline, sequence = progress.sequence, "{text}");
+                writer.status.complain_after(writer.retry_window, text)
+            });
+            tokio::select! {
+                () = tokio::time::sleep(AT_BARRIER) => {}
+                () = self.stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn settled(&self) -> Result<Progress> {
+        self.statement(async |session| progress::settled(session, &self.position).await).await
+    }
+
+    /// Reads the progress by a statement.
+    async fn statement(
+        &self,
+        statement: impl AsyncFnOnce(&mut Session) -> Result<Option<Progress>>,
+    ) -> Result<Progress> {
+        let writer = &self.shared.writer;
+        let reading = async {
             let mut leased = writer.pool.get().await?;
-            let progress = progress::attempt(leased.session()?, &self.position).await?;
+            let progress = statement(leased.session()?).await?;
             leased.give_back();
             Ok::<_, Error>(progress)
         };
-        let progress =
-            tokio::time::timeout(writer.deadlines.statement, attempt).await.map_err(|_elapsed| {
-                Error::sql_timeout(Phase::Progress, "reading the progress of a partition")
-            })??;
+        let late = |_elapsed| Error::sql_timeout(Phase::Progress, "reading the progress of a partition");
+        let progress = tokio::time::timeout(writer.deadlines.statement, reading).await.map_err(late)??;
         progress.ok_or_else(|| {
             setup(
                 "the progress of the partition is gone: the partitions were changed, or somebody deleted it",
@@ -197,7 +217,7 @@ impl Partition {
         Ok(())
     }
 
-    async fn read(&self, progress: &Progress) -> Result<()> {
+    async fn read(&self, progress: &Progress, trouble: &mut Option<Trouble>) -> Result<()> {
         let shared = &self.shared;
         let writer = &shared.writer;
         let (chunks, chunks_in) = mpsc::channel(WAITING_CHUNKS);
@@ -214,6 +234,7 @@ impl Partition {
             pipeline: Arc::clone(&writer.pipeline),
             partition: self.position.partition,
             on_gap: writer.config.on_gap.unwrap_or(OnGap::Stop),
+            is_new: progress.batch.is_none(),
             barrier: progress.barrier,
             schema: Arc::clone(&writer.schema),
             budget: shared.budget.clone(),
@@ -243,7 +264,7 @@ impl Partition {
             batcher::run(limits, shared.budget.clone(), chunks_in, batches),
             self.decode(batches_in, ready, suspects),
             async {
-                let flow = self.write(ready_in, seen_in, progress.sequence).await;
+                let flow = self.write(ready_in, seen_in, progress.sequence, trouble).await;
                 // What is held beyond is read again.
                 stop.cancel();
                 flow
@@ -290,6 +311,7 @@ impl Partition {
         mut ready: mpsc::Receiver<Ready>,
         seen: watch::Receiver<Seen>,
         mut at: u64,
+        trouble: &mut Option<Trouble>,
     ) -> Flow {
         let mut idle = tokio::time::interval(IDLE_STEP);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -320,6 +342,10 @@ impl Partition {
             };
             if flow != Flow::Goes {
                 return flow;
+            }
+            // A batch is in, or the reader has not given up for a while.
+            if let Some(trouble) = trouble.take() {
+                trouble.over();
             }
         }
     }
@@ -352,13 +378,10 @@ impl Partition {
         let writer = &self.shared.writer;
         let found = writer
             .persist(|| async {
-                let mut leased = writer.pool.get().await?;
-                let reading = progress::settled(leased.session()?, &self.position);
-                let found = tokio::time::timeout(writer.deadlines.statement, reading).await.map_err(
-                    |_elapsed| Error::sql_timeout(Phase::Progress, "reading the progress of a partition"),
-                )??;
-                leased.give_back();
-                Ok(found)
+                match self.settled().await {
+                    Err(error) if error.kind == ErrorKind::StreamSetup => Ok(None),
+                    found => found.map(Some),
+                }
             })
             .await;
         match found {

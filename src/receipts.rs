@@ -80,7 +80,11 @@ impl Receipts {
         let mut backoff = Backoff::transient();
         tokio::pin!(ended);
         loop {
-            let wait = match within(PATIENCE, self.look(&mut session)).await {
+            let look = tokio::select! {
+                look = within(PATIENCE, self.look(&mut session)) => look,
+                () = self.shutdown.forced() => return,
+            };
+            let wait = match look {
                 Ok(Look::Published(MOST)) => Duration::ZERO,
                 Ok(look) => {
                     complaint = None;
@@ -118,17 +122,16 @@ impl Receipts {
         }
     }
 
-    async fn look(&self, session: &mut Option<Session>) -> Result<Look> {
-        let own = match session {
-            Some(own) => own,
-            None => {
-                let mut opened = Box::pin(self.connector.open()).await?;
-                if !outbox::own(&mut opened, &self.pipeline).await? {
-                    return Ok(Look::OfAnother);
-                }
-                session.insert(opened)
-            }
-        };
+    /// A look at the outbox; the session is kept, with whether it has the lock.
+    async fn look(&self, session: &mut Option<(Session, bool)>) -> Result<Look> {
+        if session.is_none() {
+            *session = Some((Box::pin(self.connector.open()).await?, false));
+        }
+        let Some((own, is_own)) = session else { return Ok(Look::OfAnother) };
+        *is_own = *is_own || outbox::own(own, &self.pipeline).await?;
+        if !*is_own {
+            return Ok(Look::OfAnother);
+        }
         let waiting = outbox::waiting(own, &self.pipeline, MOST).await?;
         metrics::receipts_waiting(&self.pipeline, waiting.len());
         if waiting.is_empty() {
@@ -136,7 +139,7 @@ impl Receipts {
         }
         self.publish(&waiting).await?;
         let ids: Vec<i64> = waiting.iter().map(|receipt| receipt.id).collect();
-        outbox::remove(own, &ids).await?;
+        outbox::remove(own, &self.pipeline, &ids).await?;
         metrics::receipts_published(&self.pipeline, ids.len());
         metrics::receipts_waiting(&self.pipeline, 0);
         Ok(Look::Published(ids.len()))

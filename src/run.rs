@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use crate::budget::Budget;
 use crate::config::{Config, PipelineConfig};
 use crate::decode::DecodePool;
+use crate::delivery::MAX_SETTLED_BYTES;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::http;
 use crate::identity;
@@ -63,10 +64,13 @@ pub fn plan_keyed(planned: Vec<Planned>) -> Result<Vec<Planned>, String> {
     if problems.is_empty() { Ok(plan) } else { Err(problems.join("\n")) }
 }
 
-/// Bytes that the batches in work take by themselves, whatever is in them: they are part of `memory`, and no event is
-/// charged for them.
+/// Bytes that the batches in work take by themselves, whatever is in them, and the memory of what was settled: they are
+/// part of `memory`, and no event is charged for them.
 fn batch_bytes(planned: &[Planned]) -> usize {
-    planned.iter().map(|(pipeline, schema)| (pipeline.writers.max + 1) * schema.arrow_batch_bytes()).sum()
+    let of = |(pipeline, schema): &Planned| {
+        (pipeline.writers.max + 1) * schema.arrow_batch_bytes() + MAX_SETTLED_BYTES
+    };
+    planned.iter().map(of).sum()
 }
 
 /// Whether `memory` leaves enough for events beside the batches themselves.

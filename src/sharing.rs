@@ -113,6 +113,10 @@ impl Sharing {
                 away_since = None;
             } else if away_since.get_or_insert_with(Instant::now).elapsed() > self.lease {
                 self.give_up(&mut running, &mut session, "nats is away").await;
+                complaint.get_or_insert_with(|| {
+                    let writer = &self.shared.writer;
+                    writer.status.complain_after(writer.retry_window, "nats is away: no partition is read")
+                });
                 continue;
             }
             match self.within(self.look(&mut session, &mut running)).await {
@@ -164,9 +168,14 @@ impl Sharing {
         let writer = &self.shared.writer;
         let pipeline = writer.pipeline.as_ref();
         let session = self.session(session).await?;
+        // Before anything that may have to wait for a commit.
+        let mut view = leases::renew(session, pipeline, &self.worker, self.lease).await?;
         let kept = progress::kept(session, pipeline).await?;
         check(&kept, &self.shared)?;
-        let view = leases::renew(session, pipeline, &self.worker, self.lease).await?;
+        if view.leases.len() < kept.partitions {
+            leases::enter(session, pipeline, kept.partitions).await?;
+            view = leases::renew(session, pipeline, &self.worker, self.lease).await?;
+        }
 
         let mine: BTreeSet<usize> = view
             .leases
@@ -205,9 +214,10 @@ impl Sharing {
                 own.stop.cancel();
             }
         }
-        let mut claimed = 0;
+        let (mut claimed, started) = (0, Instant::now());
         for number in moves.claim {
-            if claimed == moves.most {
+            // What is owned has to be renewed in time; the rest is claimed at the next looks.
+            if claimed == moves.most || started.elapsed() > self.lease / LOOKS_PER_LEASE {
                 break;
             }
             if running.contains_key(&number)
@@ -246,10 +256,11 @@ impl Sharing {
         for (_, own) in std::mem::take(running) {
             own.task.abort();
         }
-        if let Some(session) = session
-            && let Err(error) = self.within(leases::leave(session, pipeline, &self.worker)).await
-        {
-            tracing::warn!(%pipeline, %error, "the leases are not given back, they expire");
+        if let Some(mut own) = session.take() {
+            match self.within(leases::leave(&mut own, pipeline, &self.worker)).await {
+                Ok(()) => *session = Some(own),
+                Err(error) => tracing::warn!(%pipeline, %error, "the leases are not given back, they expire"),
+            }
         }
         metrics::partitions_owned(pipeline, 0);
     }

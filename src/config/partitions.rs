@@ -101,7 +101,9 @@ impl PartitionsConfig {
             (Some(_), None, None) => self.validate_lists(checks, subjects),
             (None, Some(count), Some(pattern)) => {
                 checks.range("count", count, &(1..=MAX_PARTITIONS));
-                self.validate_pattern(checks, pattern, subjects);
+                if (1..=MAX_PARTITIONS).contains(&count) {
+                    self.validate_pattern(checks, pattern, subjects);
+                }
             }
             _ => {
                 let message = "must have either `subjects`, a list of filters for each partition, or `count` and \
@@ -117,10 +119,9 @@ impl PartitionsConfig {
             checks.refuse(Problem::new("subject", message).with_value(quote(pattern)));
             return;
         }
-        let first = pattern.replace(PLACEHOLDER, "0");
-        if let Some(message) = subject_problem(&first, true) {
+        if let Some(message) = subject_problem(&pattern.replace(PLACEHOLDER, "0"), true) {
             checks.refuse(Problem::new("subject", message).with_value(quote(pattern)));
-        } else if !covers(subjects, &first) {
+        } else if !self.filters().iter().flatten().all(|filter| covers(subjects, filter)) {
             let message = "must be among what `subjects` of the pipeline match";
             checks.refuse(Problem::new("subject", message).with_value(quote(pattern)));
         }

@@ -30,6 +30,7 @@ pub struct Ledger {
 struct State {
     held: HashMap<u64, Held, BuildHasherDefault<SequenceHasher>>,
     returned: Vec<Subject>,
+    again: Vec<Subject>,
     settled: Settled,
     tick: u32,
     is_retired: bool,
@@ -39,18 +40,32 @@ struct State {
 struct Held {
     /// Of the last delivery.
     reply: Subject,
+    stored_at: i64,
     since_tick: u32,
 }
 
 impl Ledger {
     /// Enters a delivery of the event at `sequence`, which is settled by publishing to `reply`. `None` where that event
-    /// is held already, and the earlier claim stands for this delivery too; where it was settled while this delivery was
-    /// on its way; or where the consumer is gone.
+    /// is held already, and the earlier claim stands for this delivery too; where it was settled before, and its
+    /// acknowledgement is lost or was on its way: then it is acknowledged again; or where the consumer is gone.
     ///
-    /// `deliveries` is how often the event has been delivered, this time included.
-    pub fn claim(self: &Arc<Self>, sequence: u64, deliveries: u64, reply: Subject) -> Option<Claim> {
+    /// `deliveries` is how often the event has been delivered, this time included, and `stored_at` when the stream stored
+    /// it: nanoseconds since 1970-01-01 UTC.
+    pub fn claim(
+        self: &Arc<Self>,
+        sequence: u64,
+        deliveries: u64,
+        stored_at: i64,
+        reply: Subject,
+    ) -> Option<Claim> {
         let mut state = self.state();
-        if state.is_retired || (deliveries > 1 && state.settled.contains(sequence)) {
+        if state.is_retired {
+            return None;
+        }
+        if deliveries > 1 && state.settled.contains(sequence, stored_at) {
+            state.again.push(reply);
+            drop(state);
+            self.returned.notify_one();
             return None;
         }
         let since_tick = state.tick;
@@ -60,16 +75,10 @@ impl Ledger {
                 None
             }
             Entry::Vacant(place) => {
-                place.insert(Held { reply, since_tick });
+                place.insert(Held { reply, stored_at, since_tick });
                 Some(Claim { sequence: Some(sequence), ledger: Some(Arc::clone(self)) })
             }
         }
-    }
-
-    /// Takes note that a pull begins. It has ended when what is returned is dropped: everything that came by it has been
-    /// claimed by then, or will never be.
-    pub fn begin_pull(self: &Arc<Self>) -> OpenPull {
-        OpenPull { number: self.state().settled.begin_pull(), ledger: Arc::clone(self) }
     }
 
     /// Whether the event at `sequence` is held.
@@ -87,7 +96,12 @@ impl Ledger {
         std::mem::take(&mut self.state().returned)
     }
 
-    /// Resolves when something was dropped without a verdict since this resolved last.
+    /// Takes what was delivered again since the last call though it was settled: it is to be acknowledged again.
+    pub fn take_again(&self) -> Vec<Subject> {
+        std::mem::take(&mut self.state().again)
+    }
+
+    /// Resolves when something was delivered again though it was settled, or was dropped without a verdict since this resolved last.
     pub async fn returned(&self) {
         self.returned.notified().await;
     }
@@ -112,6 +126,7 @@ impl Ledger {
         state.is_retired = true;
         state.held.clear();
         state.returned.clear();
+        state.again.clear();
         state.settled.clear();
     }
 
@@ -124,19 +139,6 @@ impl Ledger {
         // Every change under this lock leaves a map and a list that are right by themselves: a panic cannot leave it
         // half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A pull that is open.
-#[derive(Debug)]
-pub struct OpenPull {
-    number: u64,
-    ledger: Arc<Ledger>,
-}
-
-impl Drop for OpenPull {
-    fn drop(&mut self) {
-        self.ledger.state().settled.end_pull(self.number);
     }
 }
 
@@ -210,10 +212,13 @@ impl Drop for Unconfirmed {
     fn drop(&mut self) {
         let Some(ledger) = &self.ledger else { return };
         let mut state = ledger.state();
-        state.settled.add(&self.sequences);
+        let mut stored_at = i64::MIN;
         for sequence in &self.sequences {
-            state.held.remove(sequence);
+            if let Some(held) = state.held.remove(sequence) {
+                stored_at = stored_at.max(held.stored_at);
+            }
         }
+        state.settled.add(&self.sequences, stored_at);
     }
 }
 
@@ -249,7 +254,7 @@ mod tests {
 
     fn claim(ledger: &Arc<Ledger>, sequence: u64) -> Claim {
         let number = u32::try_from(sequence).expect("a small one");
-        ledger.claim(sequence, 1, reply(number)).expect("it is not held")
+        ledger.claim(sequence, 1, 0, reply(number)).expect("it is not held")
     }
 
     fn unconfirmed(claims: Vec<Claim>) -> Unconfirmed {
@@ -276,26 +281,32 @@ mod tests {
     fn an_event_that_is_held_is_claimed_once_and_settled_by_its_last_delivery() {
         let ledger = Arc::new(Ledger::default());
         let held = claim(&ledger, 1);
-        assert!(ledger.claim(1, 2, reply(11)).is_none());
+        assert!(ledger.claim(1, 2, 0, reply(11)).is_none());
         // also while its acknowledgement is on its way
         let durable = unconfirmed(vec![held]);
         assert_eq!(durable.replies(), [reply(11)]);
-        assert!(ledger.claim(1, 3, reply(21)).is_none());
+        assert!(ledger.claim(1, 3, 0, reply(21)).is_none());
         assert_eq!(durable.replies(), [reply(21)]);
         drop(durable);
-        // and afterwards it is another event's turn: a redelivery means that the acknowledgement was lost
-        assert!(ledger.claim(1, 4, reply(31)).is_some());
+        // and afterwards: a redelivery means that the acknowledgement was lost
+        assert!(ledger.take_again().is_empty());
+        assert!(ledger.claim(1, 4, 0, reply(31)).is_none());
+        assert_eq!((ledger.take_again(), ledger.held()), (vec![reply(31)], 0));
     }
 
     #[test]
-    fn a_delivery_that_was_on_its_way_while_its_event_was_settled_is_no_new_one() {
+    fn a_settled_sequence_of_a_stream_that_was_made_anew_is_another_event() {
         let ledger = Arc::new(Ledger::default());
-        let pull = ledger.begin_pull();
         drop(unconfirmed(vec![claim(&ledger, 1)]));
-        assert!(ledger.claim(1, 2, reply(11)).is_none());
-        drop(pull);
-        let _next = ledger.begin_pull();
-        assert!(ledger.claim(1, 3, reply(21)).is_some(), "the acknowledgement was lost");
+        assert!(ledger.claim(1, 2, 0, reply(11)).is_none());
+        assert!(ledger.claim(1, 2, 1, reply(21)).is_some(), "it was stored after the other one was settled");
+    }
+
+    #[test]
+    fn a_first_delivery_is_never_taken_for_a_repeat() {
+        let ledger = Arc::new(Ledger::default());
+        drop(unconfirmed(vec![claim(&ledger, 1)]));
+        assert!(ledger.claim(1, 1, 0, reply(11)).is_some());
     }
 
     #[test]

@@ -1,54 +1,61 @@
-//! Which events were settled a moment ago, while a delivery of one of them can still be on its way.
+//! Which events were settled of late: what is delivered again of them is acknowledged again, and not written again.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-/// Sequences that were settled, for as long as a pull is open that began before.
-///
-/// A delivery and the confirmation of an earlier acknowledgement come on one connection, in the order in which the server
-/// sent them, but they are read by different tasks. An event can be delivered once more, then be confirmed, and only
-/// then does its pull come to that delivery. Nothing of a pull that begins after the confirmation can be such a delivery.
+/// For so long a settled event is remembered. An acknowledgement that the server has confirmed is lost with a server that
+/// dies before it has written it down, which nats-server does within seconds, and the event is delivered again after
+/// `ack_wait`, which is at most an hour and usually half a minute.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Most bytes that the memory takes, of one pipeline: 8 million events that follow one another in the stream. What is older
+/// is forgotten then. It is part of the process' `memory`.
+pub const MAX_SETTLED_BYTES: usize = 1 << 20;
+
+/// Sequences that were settled.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
-    /// Counts what was settled.
-    moment: u64,
-    recent: VecDeque<(u64, Sequences)>,
-    /// For each open pull the moment at which it began.
-    open: Vec<(u64, u64)>,
-    last_pull: u64,
+    recent: VecDeque<Entry>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Instant,
+    /// When the last of these events was stored. An event of the same sequence that was stored later is one of a stream
+    /// that was made anew.
+    stored_at: i64,
+    sequences: Sequences,
 }
 
 impl Settled {
-    /// A pull begins; gives what it is ended by.
-    pub(super) fn begin_pull(&mut self) -> u64 {
-        self.last_pull += 1;
-        self.open.push((self.last_pull, self.moment));
-        self.last_pull
-    }
-
-    /// Everything that came by the pull has been looked at.
-    pub(super) fn end_pull(&mut self, pull: u64) {
-        self.open.retain(|(own, _)| *own != pull);
-        let needed_after = self.open.iter().map(|(_, began)| *began).min().unwrap_or(u64::MAX);
-        while self.recent.front().is_some_and(|(moment, _)| *moment <= needed_after) {
-            self.recent.pop_front();
-        }
-    }
-
-    /// These were settled now.
-    pub(super) fn add(&mut self, sequences: &[u64]) {
-        if self.open.is_empty() || sequences.is_empty() {
+    /// These were settled now; the last of them was stored at `stored_at`, nanoseconds since 1970-01-01 UTC.
+    pub(super) fn add(&mut self, sequences: &[u64], stored_at: i64) {
+        if sequences.is_empty() {
             return;
         }
-        self.moment += 1;
-        self.recent.push_back((self.moment, Sequences::new(sequences)));
+        let sequences = Sequences::new(sequences);
+        self.bytes += sequences.bytes();
+        self.recent.push_back(Entry { at: Instant::now(), stored_at, sequences });
+        while self
+            .recent
+            .front()
+            .is_some_and(|oldest| self.bytes > MAX_SETTLED_BYTES || oldest.at.elapsed() > REMEMBERED)
+        {
+            if let Some(oldest) = self.recent.pop_front() {
+                self.bytes -= oldest.sequences.bytes();
+            }
+        }
     }
 
-    pub(super) fn contains(&self, sequence: u64) -> bool {
-        self.recent.iter().any(|(_, sequences)| sequences.contains(sequence))
+    /// Whether the event of this sequence, stored at this time, was settled.
+    pub(super) fn contains(&self, sequence: u64, stored_at: i64) -> bool {
+        self.recent.iter().any(|entry| stored_at <= entry.stored_at && entry.sequences.contains(sequence))
     }
 
     pub(super) fn clear(&mut self) {
         self.recent.clear();
+        self.bytes = 0;
     }
 }
 
@@ -79,6 +86,15 @@ impl Sequences {
         Self::Dense { first, bits }
     }
 
+    /// Bytes that it takes, with what stands beside it.
+    fn bytes(&self) -> usize {
+        let own = match self {
+            Self::Dense { bits, .. } => bits.len(),
+            Self::Sparse(sequences) => sequences.len(),
+        };
+        size_of::<Entry>() + own * size_of::<u64>()
+    }
+
     fn contains(&self, sequence: u64) -> bool {
         match self {
             Self::Dense { first, .. } if sequence < *first => false,
@@ -106,22 +122,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_settled_is_known_until_the_pulls_that_were_open_have_ended() {
+    fn what_was_settled_is_known_unless_it_was_stored_later() {
         let mut settled = Settled::default();
-        settled.add(&[1]);
-        assert!(!settled.contains(1), "no pull was open, and nothing can be on its way");
-        let first = settled.begin_pull();
-        settled.add(&[2, 3]);
-        let second = settled.begin_pull();
-        settled.add(&[4]);
-        assert!(settled.contains(2) && settled.contains(3) && settled.contains(4));
-        settled.end_pull(first);
-        assert!(!settled.contains(2) && settled.contains(4), "the second pull began after 2 was settled");
-        let third = settled.begin_pull();
-        settled.end_pull(second);
-        assert!(!settled.contains(4));
-        settled.end_pull(third);
-        assert!(settled.recent.is_empty() && settled.open.is_empty());
+        settled.add(&[1, 2, 3], 100);
+        settled.add(&[9], 200);
+        assert!(settled.contains(2, 100) && settled.contains(9, 150));
+        assert!(!settled.contains(4, 100), "it was never there");
+        assert!(!settled.contains(2, 101), "the stream was made anew");
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_the_oldest_is_forgotten() {
+        let mut settled = Settled::default();
+        for batch in 0..2_000_u64 {
+            // far apart, so that each sequence takes eight bytes
+            let sequences: Vec<u64> = (0..100).map(|n| (batch * 100 + n) * 1_000).collect();
+            settled.add(&sequences, 0);
+            assert!(settled.bytes <= MAX_SETTLED_BYTES, "{}", settled.bytes);
+        }
+        assert_eq!(settled.bytes, settled.recent.iter().map(|entry| entry.sequences.bytes()).sum::<usize>());
+        assert!(!settled.contains(0, 0) && settled.contains(199_999_000, 0));
     }
 
     proptest! {

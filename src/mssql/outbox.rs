@@ -56,8 +56,8 @@ pub async fn waiting(session: &mut Session, pipeline: &str, most: usize) -> Resu
 /// # Errors
 ///
 /// The server's, and the connection's.
-pub async fn remove(session: &mut Session, ids: &[i64]) -> Result<()> {
-    execute(session, &receipts::remove(ids)).await.map_err(failed)
+pub async fn remove(session: &mut Session, pipeline: &str, ids: &[i64]) -> Result<()> {
+    execute(session, &receipts::remove(pipeline, ids)).await.map_err(failed)
 }
 
 fn read(row: &Row) -> Result<Waiting> {

@@ -147,7 +147,7 @@ pub async fn prepare(
         Way::ByKey(keyed) => keyed::refusal(table, keyed, &server_columns, &indexes),
         Way::Append => refusal_of_append(table, &indexes),
         // What a unique index refuses then is an event that repeats a key.
-        Way::AppendOnce => None,
+        Way::AppendOnce => refusal_of_dropping(table, &indexes),
     };
     if let Some(problem) = refusal {
         return Err(shape(problem));
@@ -231,6 +231,17 @@ fn decide_stage() -> (SqlBulkCopyOptions, Vec<String>) {
     (SqlBulkCopyOption::KeepNulls | SqlBulkCopyOption::TableLock, decisions)
 }
 
+/// Why rows that are written once must not go into a table with these indexes, if so: what an index drops without an error
+/// is a row that the server does not count, and no event that is known to be bad.
+fn refusal_of_dropping(table: &TableName, indexes: &[ServerIndex]) -> Option<String> {
+    let dropping =
+        indexes.iter().find(|index| index.unique && !index.disabled && index.ignores_duplicates)?;
+    let name = dropping.name.as_deref().unwrap_or_default();
+    Some(format!(
+        "the unique index {name:?} of the table {table} drops rows without an error: make it WITH (IGNORE_DUP_KEY = OFF)"
+    ))
+}
+
 /// Decides how to load from what indexes there are.
 fn decide(indexes: &[ServerIndex]) -> (SqlBulkCopyOptions, Vec<String>) {
     let mut options =
@@ -295,6 +306,20 @@ mod tests {
             let problem = refusal_of_append(&table, &[heap.clone(), index.clone()]);
             assert_eq!(problem.is_some(), refused, "{index:?}");
             assert!(problem.is_none_or(|text| text.contains("\"one_name\"")), "{index:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_that_drops_rows_refuses_to_have_them_written_once() {
+        let table: TableName = "dbo.t".parse().expect("a name");
+        let dropping = ServerIndex { ignores_duplicates: true, ..unique_index() };
+        assert!(
+            refusal_of_dropping(&table, &[dropping.clone()])
+                .expect("refused")
+                .contains("IGNORE_DUP_KEY = OFF")
+        );
+        for index in [unique_index(), ServerIndex { disabled: true, ..dropping }] {
+            assert_eq!(refusal_of_dropping(&table, &[index]), None);
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) const ASSUMED_WIRE_BYTES: usize = 512;
 /// What an event costs beyond its wire bytes and its row: the structures that hold it, the reply subject and its
 /// entry in the ledger (a table of which less than half may be filled), and the acknowledgement on its way out.
 const BOOKKEEPING_BYTES: usize =
-    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 4 * size_of::<Subject>() + 288;
+    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 4 * size_of::<Subject>() + 320;
 
 /// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
 /// the bookkeeping.
@@ -222,8 +222,6 @@ impl Puller {
             ..BatchConfig::default()
         };
         metrics::pulled(&self.pipeline);
-        // Until this has returned, and everything that came is claimed.
-        let _open = self.ledger.begin_pull();
         let asked = tokio::select! {
             biased;
             () = self.shutdown.stopping() => return Ok(Ended::Stopped(0)),
@@ -251,7 +249,9 @@ impl Puller {
             let mut repeated = 0;
             let mut ended = None;
             while let Some(message) = next.take() {
-                if let Some(status) = message.status {
+                // A stored message may have a status of its own: what has a position is a delivery.
+                let is_delivery = message.reply.as_deref().and_then(Position::parse).is_some();
+                if let Some(status) = message.status.filter(|_| !is_delivery) {
                     if message.subject == *pull {
                         ended = ended_by(status, message.description.as_deref())?;
                     }
@@ -311,7 +311,9 @@ impl Puller {
             received_at,
         };
         let wire_bytes = event.wire_bytes();
-        let Some(claim) = self.ledger.claim(position.stream_sequence, position.deliveries, reply) else {
+        let Some(claim) =
+            self.ledger.claim(position.stream_sequence, position.deliveries, position.stored_at, reply)
+        else {
             return Arrived::Repeated;
         };
         // Not enough left: the claim is dropped, and the delivery given back.
@@ -367,7 +369,7 @@ impl Puller {
         if let (None, Some(reply)) = (message.status, message.reply)
             && let Some(position) = Position::parse(&reply)
         {
-            drop(self.ledger.claim(position.stream_sequence, position.deliveries, reply));
+            drop(self.ledger.claim(position.stream_sequence, position.deliveries, position.stored_at, reply));
         }
     }
 }

@@ -16,9 +16,10 @@ use async_nats::jetstream::stream::Stream;
 use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::look::{Place, heartbeat};
+use self::look::{Place, told};
 use crate::budget::{Budget, Permit};
 use crate::config::OnGap;
 use crate::delivery::{Claim, Delivery, Event, Headers};
@@ -26,8 +27,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::nats::gate::Gate;
 use crate::nats::intake::{
-    ASSUMED_WIRE_BYTES, CHUNK_MESSAGES, Ended, IDLE_HEARTBEAT, PULL_EXPIRES, SILENCE, charge, covered,
-    ended_by, now,
+    CHUNK_MESSAGES, Ended, IDLE_HEARTBEAT, PULL_EXPIRES, SILENCE, charge, covered, ended_by, now,
 };
 use crate::nats::reply::Position;
 use crate::nats::unreadable::NextUnreadable;
@@ -38,6 +38,12 @@ use crate::telemetry;
 /// A consumer that nobody pulls from is removed by the server after this long: longer than a pull that waits, and than
 /// the budget is waited for while the database is away, else it is made anew.
 const CONSUMER_UNUSED: Duration = Duration::from_secs(300);
+/// Events between which sequences jump are handed on after a look at the stream, which is taken this often, or when so many
+/// wait for it.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const MOST_UNLOOKED: usize = 8 * CHUNK_MESSAGES;
+/// How long deleting a consumer may take; what is not deleted the server removes by itself.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How long to wait before a lost pull, or a consumer that could not be made, is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -69,6 +75,8 @@ pub struct Reader {
     pub partition: usize,
     /// What to do when the stream's limits removed events unseen.
     pub on_gap: OnGap,
+    /// Nobody has read it yet: what the stream removed before is no gap.
+    pub is_new: bool,
     /// No event beyond this sequence is handed on.
     pub barrier: Option<u64>,
     /// Decides what an event is charged for.
@@ -102,6 +110,16 @@ enum Arrived {
     Unexpected(&'static str),
 }
 
+/// What one consumer is asked for.
+struct Pulls<'a> {
+    consumer: &'a PullConsumer,
+    subscription: Subscriber,
+    inbox: String,
+    /// Events that wait for a look at the stream.
+    held: Vec<Delivery>,
+    looked_at: Instant,
+}
+
 impl Reader {
     /// Reads what comes after `from`, until it is stopped or nobody takes it any more.
     ///
@@ -110,47 +128,35 @@ impl Reader {
     /// [`ErrorKind::StreamSetup`] where it is not the stream any more that the position is of, where its limits removed
     /// events unseen and that is to stop the pipeline, or where an event is larger than the whole budget.
     pub async fn run(mut self, from: u64) -> Result<()> {
-        let mut place = Place {
-            last: from,
-            until: from,
-            delivered: 0,
-            average: ASSUMED_WIRE_BYTES,
-            largest: 4 * ASSUMED_WIRE_BYTES,
-        };
+        let mut place = Place::new(from);
         let mut unanswered: Option<Complaint> = None;
         let stop = self.stop.clone();
         let mut connects = self.connects();
         loop {
-            let began = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                began = self.begin(&mut place) => began,
-            };
-            let reason = match began {
-                Ok(consumer) => match self.pulls(&consumer, &mut place, &mut unanswered).await {
-                    Ok(Some(reason)) => reason,
-                    Ok(None) => return Ok(()),
-                    Err(error) if error.kind == ErrorKind::NatsUnavailable => "consumer_gone",
-                    Err(error) => return Err(error),
-                },
+            let reason = match self.read(&mut place, &mut unanswered).await {
+                Ok(Some(reason)) => reason,
+                Ok(None) => return Ok(()),
                 Err(error) if error.kind == ErrorKind::NatsUnavailable => {
                     let text = telemetry::describe(&error);
                     tracing::warn!(
                         pipeline = %self.pipeline, partition = self.partition, error = %text,
                         "cannot read the partition, trying again"
                     );
-                    unanswered.get_or_insert_with(|| self.status.complain_after(self.retry_window, text));
-                    "no_consumer"
+                    self.complain(&mut unanswered, text);
+                    "consumer_gone"
                 }
                 Err(error) => return Err(error),
             };
             metrics::pull_restarted(&self.pipeline, reason);
             let now = self.connects();
             if std::mem::replace(&mut connects, now) != now {
-                self.set_aside(&mut place).await;
+                tokio::select! {
+                    looked = self.set_aside(&mut place) => looked?,
+                    () = stop.cancelled() => return Ok(()),
+                }
             }
             tracing::warn!(
-                pipeline = %self.pipeline, partition = self.partition, reason, last = place.last,
+                pipeline = %self.pipeline, partition = self.partition, reason, last = place.at(),
                 "reading goes on with another consumer"
             );
             tokio::select! {
@@ -160,19 +166,54 @@ impl Reader {
         }
     }
 
-    /// Makes a consumer that begins behind what came, and then looks at the stream: one that was made anew before the
-    /// consumer was is found, and one that is made anew later takes the consumer with it.
-    async fn begin(&mut self, place: &mut Place) -> Result<PullConsumer> {
-        place.delivered = 0;
+    fn complain(&self, unanswered: &mut Option<Complaint>, text: String) {
+        unanswered.get_or_insert_with(|| self.status.complain_after(self.retry_window, text));
+    }
+
+    /// Reads with one consumer. Ends with the reason why another one is needed; `None` at a stop, or where nobody takes what
+    /// is read any more.
+    async fn read(
+        &mut self,
+        place: &mut Place,
+        unanswered: &mut Option<Complaint>,
+    ) -> Result<Option<&'static str>> {
+        let stop = self.stop.clone();
+        place.forget_what_was_not_handed_on();
+        let consumer = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(None),
+            consumer = self.begin(place) => consumer?,
+        };
+        let reading = async {
+            // Behind the making of the consumer: a stream that was made anew before is found, and one that is made anew later
+            // takes the consumer with it.
+            self.look(place, place.at()).await?;
+            self.pulls(&consumer, place, unanswered).await
+        };
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(None),
+            ended = reading => ended,
+        };
+        if let Ok(Some(reason)) = &ended {
+            self.complain(unanswered, format!("pulls are not answered: {}", reason.replace('_', " ")));
+        }
+        let goodbye = self.stream.delete_consumer(&consumer.cached_info().name);
+        if !matches!(tokio::time::timeout(GOODBYE, goodbye).await, Ok(Ok(_))) {
+            tracing::debug!(pipeline = %self.pipeline, partition = self.partition, "a consumer is left to expire");
+        }
+        ended
+    }
+
+    /// Makes a consumer that begins behind what came.
+    async fn begin(&self, place: &Place) -> Result<PullConsumer> {
         let mut config = Config {
             name: Some(format!("{}-{}-{}", self.name, self.partition, random_name())),
             description: Some(format!(
                 "nats-sql-sink, pipeline {}, partition {}",
                 self.pipeline, self.partition
             )),
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: place.until.max(place.last) + 1,
-            },
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: place.at() + 1 },
             ack_policy: AckPolicy::None,
             replay_policy: ReplayPolicy::Instant,
             inactive_threshold: CONSUMER_UNUSED,
@@ -184,7 +225,7 @@ impl Reader {
             [filter] => config.filter_subject.clone_from(filter),
             filters => config.filter_subjects = filters.to_vec(),
         }
-        let consumer = self.stream.create_consumer(config).await.map_err(|error| {
+        self.stream.create_consumer(config).await.map_err(|error| {
             use async_nats::jetstream::stream::ConsumerErrorKind as Kind;
             let kind = match error.kind() {
                 // what the server says of its own state passes; what it says of the request does not
@@ -194,17 +235,12 @@ impl Reader {
                 Kind::InvalidConsumerType | Kind::InvalidName => ErrorKind::StreamSetup,
                 _ => ErrorKind::NatsUnavailable,
             };
-            Error::new(
-                Phase::Pull,
-                kind,
-                format!("making a consumer for partition {}: {error}", self.partition),
-            )
-        })?;
-        self.look(place, place.until.max(place.last)).await?;
-        Ok(consumer)
+            let text = format!("making a consumer for partition {}: {error}", self.partition);
+            Error::new(Phase::Pull, kind, text)
+        })
     }
 
-    /// Pulls from one consumer. Ends with the reason why another one is needed; `None` at a stop.
+    /// Pulls from one consumer.
     async fn pulls(
         &mut self,
         consumer: &PullConsumer,
@@ -212,31 +248,18 @@ impl Reader {
         unanswered: &mut Option<Complaint>,
     ) -> Result<Option<&'static str>> {
         let inbox = self.client.new_inbox();
-        let subscribed = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Ok(None),
-            subscribed = self.client.subscribe(format!("{inbox}.*")) => subscribed,
-        };
-        let mut subscription = subscribed.map_err(|error| {
-            Error::new(Phase::Pull, ErrorKind::NatsUnavailable, format!("subscribing to the inbox: {error}"))
+        let subscription = self.client.subscribe(format!("{inbox}.*")).await.map_err(|error| {
+            let text = format!("subscribing to the inbox: {error}");
+            Error::new(Phase::Pull, ErrorKind::NatsUnavailable, text)
         })?;
+        let mut pulls = Pulls { consumer, subscription, inbox, held: Vec::new(), looked_at: Instant::now() };
         for number in 0_u64.. {
-            let pull = Subject::from(format!("{inbox}.{number}"));
+            let pull = Subject::from(format!("{}.{number}", pulls.inbox));
             let least = charge(&self.schema, place.largest);
-            let permit = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(None),
-                permit = async {
-                    self.gate.opened().await;
-                    self.budget.reserve(least, self.share.max(least)).await
-                } => permit,
-            };
+            self.gate.opened().await;
+            let permit = self.budget.reserve(least, self.share.max(least)).await;
             let whole_budget = permit.bytes() == self.budget.capacity();
-            let before = place.until.max(place.last);
-            let mut jump = None;
-            let ended =
-                self.pull(consumer, &mut subscription, &pull, permit, place, unanswered, &mut jump).await?;
-            match ended {
+            match self.pull(&mut pulls, &pull, permit, place, unanswered).await? {
                 Ended::Served => place.largest = place.largest.min(4 * place.average),
                 Ended::TooLarge if whole_budget => {
                     return Err(Error::new(
@@ -246,32 +269,21 @@ impl Reader {
                     ));
                 }
                 Ended::TooLarge => place.largest = (2 * place.largest).max(self.client.max_payload()),
-                Ended::Lost(reason) => {
-                    let text = || format!("pulls are not answered: {}", reason.replace('_', " "));
-                    unanswered.get_or_insert_with(|| self.status.complain_after(self.retry_window, text()));
-                    return Ok(Some(reason));
-                }
+                Ended::Lost(reason) => return Ok(Some(reason)),
                 Ended::Stopped(_) => return Ok(None),
-            }
-            // Only where the numbers jump can something have been removed before it was read.
-            if let Some(jump) = jump {
-                self.look(place, jump.max(before)).await?;
             }
         }
         Ok(None)
     }
 
-    /// One pull: asks, and hands on what comes. `jump` is the last position before the first that was left out.
-    #[allow(clippy::too_many_arguments, reason = "it is one step of `pulls`, and named there")]
+    /// One pull: asks, and hands on what comes.
     async fn pull(
-        &self,
-        consumer: &PullConsumer,
-        subscription: &mut Subscriber,
+        &mut self,
+        pulls: &mut Pulls<'_>,
         pull: &Subject,
         mut permit: Permit,
         place: &mut Place,
         unanswered: &mut Option<Complaint>,
-        jump: &mut Option<u64>,
     ) -> Result<Ended> {
         let (messages, bytes) = covered(&self.schema, permit.bytes(), place.average);
         let request = BatchConfig {
@@ -282,116 +294,160 @@ impl Reader {
             ..BatchConfig::default()
         };
         metrics::pulled(&self.pipeline);
-        let asked = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Ok(Ended::Stopped(0)),
-            asked = consumer.request_batch(request, pull.clone()) => asked,
-        };
-        if asked.is_err() {
+        if pulls.consumer.request_batch(request, pull.clone()).await.is_err() {
             return Ok(Ended::Lost("request_failed"));
         }
         let mut missing = messages;
-        while missing > 0 {
-            let message = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(Ended::Stopped(missing)),
-                message = tokio::time::timeout(SILENCE, subscription.next()) => message,
+        let mut last_word = Instant::now();
+        loop {
+            let patience = match pulls.held.is_empty() {
+                true => SILENCE.saturating_sub(last_word.elapsed()),
+                false => LOOK_EVERY.saturating_sub(pulls.looked_at.elapsed()),
             };
-            let mut next = match message {
-                Err(_silence) => return Ok(Ended::Lost("missed_heartbeat")),
-                Ok(None) => return Ok(Ended::Lost("subscription_closed")),
-                Ok(Some(message)) => Some(message),
-            };
-            *unanswered = None;
+            let mut ended = (missing == 0).then_some(Ended::Served);
+            let mut next = None;
+            if ended.is_none() {
+                match tokio::time::timeout(patience, pulls.subscription.next()).await {
+                    Ok(Some(message)) => next = Some(message),
+                    Ok(None) => ended = Some(Ended::Lost("subscription_closed")),
+                    Err(_elapsed) if last_word.elapsed() >= SILENCE => {
+                        ended = Some(Ended::Lost("missed_heartbeat"));
+                    }
+                    Err(_elapsed) => {}
+                }
+            }
             let received_at = now();
-            let mut chunk = Vec::new();
-            let mut ended = None;
+            let mut heard = None;
+            let mut chunk = 0;
             while let Some(message) = next.take() {
-                if let Some(status) = message.status {
-                    if message.subject == *pull {
-                        ended = if status == StatusCode::IDLE_HEARTBEAT {
-                            heartbeat(&message, place).map(Ended::Lost)
-                        } else {
-                            ended_by(status, message.description.as_deref())?
-                        };
-                    }
-                } else {
-                    let before = place.last.max(place.until);
-                    match self.deliver(message, received_at, &mut permit, place) {
-                        Arrived::New(delivery) => {
-                            if delivery.event.stream_sequence > before + 1 {
-                                jump.get_or_insert(before);
+                last_word = Instant::now();
+                // A stored message may have a status of its own: what has a position is a delivery.
+                match message.reply.as_deref().and_then(Position::parse) {
+                    Some(position) => {
+                        match self.deliver(message, position, received_at, &mut permit, place)? {
+                            Arrived::New(delivery) => {
+                                pulls.held.push(delivery);
+                                missing -= 1;
+                                chunk += 1;
+                                *unanswered = None;
                             }
-                            chunk.push(delivery);
-                            missing -= 1;
+                            // What is left is read by those who divide the stream anew.
+                            Arrived::Beyond => ended = Some(Ended::Stopped(missing)),
+                            Arrived::Unexpected(reason) => ended = Some(Ended::Lost(reason)),
                         }
-                        // What is left is read by those who divide the stream anew.
-                        Arrived::Beyond => ended = Some(Ended::Stopped(missing)),
-                        Arrived::Unexpected(reason) => ended = Some(Ended::Lost(reason)),
                     }
+                    None if message.subject != *pull => {}
+                    None => match message.status {
+                        Some(StatusCode::IDLE_HEARTBEAT) => heard = Some(message),
+                        Some(status) => ended = self.ended_by(status, message.description.as_deref()),
+                        None => ended = Some(Ended::Lost("unexpected_message")),
+                    },
                 }
-                if ended.is_none() && missing > 0 && chunk.len() < CHUNK_MESSAGES {
-                    next = subscription.next().now_or_never().flatten();
-                }
-            }
-            if !chunk.is_empty() {
-                metrics::received(&self.pipeline, chunk.iter().map(|delivery| delivery.event.deliveries));
-                let handed_on = tokio::select! {
-                    handed_on = self.out.send(chunk) => handed_on.is_ok(),
-                    () = self.stop.cancelled() => false,
-                };
-                if !handed_on {
-                    return Ok(Ended::Stopped(missing));
+                if ended.is_none() && heard.is_none() && missing > 0 && chunk < CHUNK_MESSAGES {
+                    next = pulls.subscription.next().now_or_never().flatten();
                 }
             }
-            self.tell(place);
+            if self.is_due(pulls, place, ended.is_some() || heard.is_some())
+                && !self.hand_on(pulls, place).await?
+            {
+                return Ok(Ended::Stopped(missing));
+            }
+            if let Some(heartbeat) = heard.as_ref().and_then(told) {
+                match self.heard(heartbeat, place).await? {
+                    Some(reason) => ended = Some(Ended::Lost(reason)),
+                    None => *unanswered = None,
+                }
+            }
             match ended {
                 Some(Ended::TooLarge) if missing < messages => return Ok(Ended::Served),
                 Some(ended) => return Ok(ended),
                 None => {}
             }
         }
-        Ok(Ended::Served)
+    }
+
+    /// What a status means that ends a pull. Why one is refused shows when another consumer is made.
+    fn ended_by(&self, status: StatusCode, description: Option<&str>) -> Option<Ended> {
+        ended_by(status, description).unwrap_or_else(|error| {
+            tracing::warn!(pipeline = %self.pipeline, partition = self.partition, %error, "a pull ended");
+            Some(Ended::Lost("pull_refused"))
+        })
+    }
+
+    /// Whether what is held is handed on now.
+    fn is_due(&self, pulls: &Pulls<'_>, place: &Place, has_ended: bool) -> bool {
+        let waited = pulls.looked_at.elapsed() >= LOOK_EVERY || pulls.held.len() >= MOST_UNLOOKED;
+        has_ended || (!pulls.held.is_empty() && (place.jump.is_none() || waited))
+    }
+
+    /// Hands on what is held, after a look at the stream where sequences jump: `false` where nobody takes it.
+    async fn hand_on(&mut self, pulls: &mut Pulls<'_>, place: &mut Place) -> Result<bool> {
+        if let Some(jump) = place.jump {
+            self.look(place, jump).await?;
+            pulls.looked_at = Instant::now();
+        }
+        let chunk = std::mem::take(&mut pulls.held);
+        if !chunk.is_empty() {
+            metrics::received(&self.pipeline, chunk.iter().map(|delivery| delivery.event.deliveries));
+            if self.out.send(chunk).await.is_err() {
+                return Ok(false);
+            }
+        }
+        place.handed_on();
+        self.tell(place);
+        Ok(true)
     }
 
     /// Makes a delivery of a message, with its part of the pull's permit.
-    fn deliver(&self, message: Message, received_at: i64, permit: &mut Permit, place: &mut Place) -> Arrived {
-        let Some(position) = message.reply.as_deref().and_then(Position::parse) else {
-            return Arrived::Unexpected("unexpected_message");
-        };
+    fn deliver(
+        &self,
+        message: Message,
+        position: Position,
+        received_at: i64,
+        permit: &mut Permit,
+        place: &mut Place,
+    ) -> Result<Arrived> {
         if position.consumer_sequence != place.delivered + 1 {
-            return Arrived::Unexpected("hole");
+            return Ok(Arrived::Unexpected("hole"));
         }
-        if position.stream_sequence <= place.last {
-            return Arrived::Unexpected("order");
+        let (sequence, before) = (position.stream_sequence, place.received());
+        if sequence <= before {
+            return Err(Error::new(
+                Phase::Pull,
+                ErrorKind::Internal,
+                format!(
+                    "sequence {sequence} came after the server had said that nothing is left up to {before}"
+                ),
+            ));
         }
-        if self.barrier.is_some_and(|barrier| position.stream_sequence > barrier) {
-            place.delivered += 1;
-            place.until = self.barrier.unwrap_or_default();
-            return Arrived::Beyond;
+        if sequence > before + 1 {
+            place.jump.get_or_insert(before);
+        }
+        if let Some(barrier) = self.barrier.filter(|barrier| sequence > *barrier) {
+            place.claimed = barrier;
+            return Ok(Arrived::Beyond);
         }
         let event = Event {
             subject: message.subject,
             payload: message.payload,
             headers: message.headers.as_ref().map(Headers::from),
-            stream_sequence: position.stream_sequence,
+            stream_sequence: sequence,
             deliveries: position.deliveries,
             published_at: position.stored_at,
             received_at,
         };
         let wire_bytes = event.wire_bytes();
         let Some(permit) = permit.split(charge(&self.schema, wire_bytes)) else {
-            return Arrived::Unexpected("unexpected_message");
+            return Ok(Arrived::Unexpected("unexpected_message"));
         };
         place.delivered += 1;
-        place.last = position.stream_sequence;
+        place.newest = sequence;
         place.average = (place.average * 63 + wire_bytes).div_ceil(64);
-        Arrived::New(Delivery { event, claim: Claim::none(), permit })
+        Ok(Arrived::New(Delivery { event, claim: Claim::none(), permit }))
     }
 
     fn tell(&self, place: &Place) {
-        let until = place.until.max(place.last);
-        let until = self.barrier.map_or(until, |barrier| until.min(barrier));
+        let until = self.barrier.map_or(place.at(), |barrier| place.at().min(barrier));
         self.seen.send_if_modified(|seen| {
             let now = Seen { last: place.last, until };
             std::mem::replace(seen, now) != now

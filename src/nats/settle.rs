@@ -141,6 +141,12 @@ impl Settler {
                 tokio::time::sleep(LAST_WORD).await;
             }
         };
+        // Durable for long, and confirmed once: where this is lost too the event only comes again.
+        for reply in ledger.take_again() {
+            if !is_connected(&self.client) || self.client.publish(reply, ACK).await.is_err() {
+                break;
+            }
+        }
         let returned = ledger.take_returned();
         let count = returned.len();
         if count == 0 {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_nats::header::HeaderName;
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, Subject};
+use async_nats::{Client, StatusCode, Subject};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -124,7 +124,7 @@ impl Unreadable {
         let (stream, consumer) = (&info.stream_name, &info.name);
         let reply = format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.1.{published_at}.0");
         // Once by the stream, and how often by the consumer nobody knows.
-        self.ledger.claim(sequence, 2, Subject::from(reply))
+        self.ledger.claim(sequence, 2, published_at, Subject::from(reply))
     }
 }
 
@@ -228,7 +228,12 @@ fn is_readable(headers: &[u8]) -> bool {
                 .split_once(':')
                 .is_some_and(|(name, value)| name.parse::<HeaderName>().is_ok() && !value.contains('\r'))
     };
-    version.starts_with("NATS/1.0") && lines.all(is_line)
+    // A status is a message's own where somebody stored one.
+    let is_status = |text: &str| {
+        let status = text.trim().split(' ').next().unwrap_or_default();
+        status.is_empty() || status.parse::<StatusCode>().is_ok()
+    };
+    version.strip_prefix("NATS/1.0").is_some_and(is_status) && lines.all(is_line)
 }
 
 #[cfg(test)]
@@ -240,6 +245,7 @@ mod tests {
         for headers in [
             "",
             "NATS/1.0\r\n\r\n",
+            "NATS/1.0 503 No Responders\r\n\r\n",
             "NATS/1.0\r\nA: b\r\nA:\r\nB: c: d\r\n\r\n",
             "NATS/1.0\r\nA: b\r\n c\r\n\r\n",
         ] {
@@ -255,6 +261,7 @@ mod tests {
             b"NATS/1.0\r\nbl ank: x\r\n\r\n",
             b"NATS/1.0\r\nA: x\ry\r\n\r\n",
             b"NATS/2.0\r\nA: x\r\n\r\n",
+            b"NATS/1.0 abc\r\n\r\n",
         ] {
             assert!(!is_readable(headers), "{headers:?}");
         }

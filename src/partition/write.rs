@@ -98,9 +98,17 @@ impl Partition {
             Wrote::Refused(error) => error,
             other => return other,
         };
+        // Where another worker has committed these rows, or an earlier try of this one has come through, a unique index
+        // refuses them now. That shows in the progress, and not before it does in the index.
+        if let Some(ended) = self.unless_at(part.from).await {
+            return ended;
+        }
         match writer.without_bad_rows(&rows, error, Keep::No, trouble, refused).await {
             Wrote::TriedOut | Wrote::NoneLeft => {}
             other => return other,
+        }
+        if let Some(ended) = self.unless_at(part.from).await {
+            return ended;
         }
         let rejected: Vec<(&Event, Reason)> = refused
             .iter()
@@ -113,6 +121,15 @@ impl Partition {
         }
         let commit = self.commit(part);
         writer.load(&without(&rows, refused), Keep::Yes(&commit), trouble).await
+    }
+
+    /// What ends the writing of a part where the progress is not where it begins any more.
+    async fn unless_at(&self, from: u64) -> Option<Wrote> {
+        match self.is_still_at(from).await {
+            Flow::Goes => None,
+            Flow::Superseded => Some(Wrote::Superseded),
+            Flow::GaveUp => Some(Wrote::GaveUp),
+        }
     }
 
     fn commit(&self, part: &Part<'_>) -> Commit {

@@ -1,6 +1,7 @@
 //! A pipeline in `exactly_once`: what it needs before it can start, and that it begins again where that has changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::Config as PullConfig;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
@@ -19,7 +20,11 @@ use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
 use crate::partition::Partitions;
 use crate::sharing::{self, Sharing};
+use crate::telemetry;
 use crate::trouble::Trouble;
+
+/// How often it is looked whether events come that no partition reads.
+const COVERAGE: Duration = Duration::from_secs(300);
 
 impl Pipeline {
     /// Runs until a stop: prepares for as long as that takes, then reads its share of the partitions, and begins again
@@ -39,7 +44,12 @@ impl Pipeline {
                 lease: self.config.lease(),
             };
             let announcing = self.announce(name);
-            let ended = sharing.run().await;
+            let stream = sharing.shared.stream.clone();
+            let ended = tokio::select! {
+                ended = sharing.run() => ended,
+                // never ends
+                () = self.watch_coverage(&stream) => Ok(()),
+            };
             announcing.end().await;
             match ended {
                 Ok(()) => return,
@@ -113,6 +123,25 @@ impl Pipeline {
         })
     }
 
+    /// Says from time to time whether events have come that no partition reads. Never ends.
+    async fn watch_coverage(&self, stream: &Stream) {
+        let layout = self.config.layout();
+        let mut _said = None;
+        loop {
+            tokio::time::sleep(COVERAGE).await;
+            match self.check_coverage(stream, &layout).await {
+                Ok(()) => _said = None,
+                Err(error) if error.kind == ErrorKind::StreamSetup => {
+                    let text = telemetry::describe(&error);
+                    tracing::error!(pipeline = %self.config.name, error = %text, "events are not read");
+                    _said = Some(self.status.complain_after(Duration::ZERO, text));
+                }
+                // It is tried again.
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Counts the events of the stream that no partition would read: an event that nobody reads would be missing in the
     /// table without a trace.
     async fn check_coverage(&self, stream: &Stream, layout: &Layout) -> Result<()> {
@@ -143,7 +172,7 @@ async fn matching(stream: &Stream, filters: &[String]) -> Result<u64> {
         ack_policy: AckPolicy::None,
         memory_storage: true,
         num_replicas: 1,
-        inactive_threshold: std::time::Duration::from_secs(5),
+        inactive_threshold: Duration::from_secs(5),
         ..PullConfig::default()
     };
     match filters {

@@ -24,7 +24,8 @@ pub(in crate::mssql) fn clear_barrier(pipeline: &str) -> String {
     format!("UPDATE nats_sql_sink.progress SET barrier = NULL WHERE pipeline = {}", literal(pipeline))
 }
 
-/// Puts another division in the place of one whose partitions are all at the barrier.
+/// Puts another division in the place of one whose partitions are all at the barrier. They have a batch, unlike those of a
+/// pipeline that nobody has read yet: what the stream removes from now on is a gap.
 pub(in crate::mssql) fn change(
     pipeline: &str,
     barrier: u64,
@@ -37,7 +38,7 @@ pub(in crate::mssql) fn change(
         "BEGIN TRANSACTION; IF EXISTS (SELECT 1 FROM nats_sql_sink.progress WITH (UPDLOCK, HOLDLOCK) \
          WHERE pipeline = {name} AND (stream_sequence <> {barrier} OR barrier IS NULL OR barrier <> {barrier})) \
          THROW {NOT_AT_BARRIER}, N'not all partitions are at the barrier', 1; \
-         {}; COMMIT TRANSACTION",
+         {}; UPDATE nats_sql_sink.progress SET batch_id = NEWID() WHERE pipeline = {name}; COMMIT TRANSACTION",
         replace(pipeline, barrier, partitions, layout_hash, stream_created)
     )
 }

@@ -24,7 +24,8 @@ pub(in crate::mssql) fn waiting(pipeline: &str, most: usize) -> String {
 }
 
 /// Removes what is announced.
-pub(in crate::mssql) fn remove(ids: &[i64]) -> String {
+pub(in crate::mssql) fn remove(pipeline: &str, ids: &[i64]) -> String {
     let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
-    format!("DELETE FROM nats_sql_sink.receipts WHERE id IN ({})", ids.join(", "))
+    let name = literal(pipeline);
+    format!("DELETE FROM nats_sql_sink.receipts WHERE pipeline = {name} AND id IN ({})", ids.join(", "))
 }

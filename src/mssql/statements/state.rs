@@ -72,7 +72,7 @@ pub fn create_state() -> Vec<String> {
     first_published_at bigint NULL,
     last_published_at bigint NULL,
     committed_at datetime2(7) NOT NULL,
-    CONSTRAINT PK_nats_sql_sink_receipts PRIMARY KEY (id)"
+    CONSTRAINT PK_nats_sql_sink_receipts PRIMARY KEY (pipeline, id)"
             ),
         ),
     ]
