@@ -53,7 +53,7 @@ fuzz: tools ## mutated messages against the local stack's SQL server; INPUTS=100
 
 # the workers that are tested, and what tests them, side by side in one folder
 fault-programs: tools
-	cargo build --release --locked --package nats-sql-sink --package fault-tests --features nats-sql-sink/test-hooks
+	cargo build --release --locked --package nats-sql-sink --package fault-tests --features test-hooks
 
 test-faults: fault-programs ## workers under load through every fault, into docs/reliability.md; ARGS="--only worker-sigkill"
 	$(FAULT_TESTS) table $(or $(ARGS),--report docs/reliability.md)
