@@ -2,6 +2,7 @@
 
 PROGRAM := $(or $(CARGO_TARGET_DIR),target)/release/nats-sql-sink
 STAND_IN := $(or $(CARGO_TARGET_DIR),target)/debug/examples/stand_in
+FAULT_TESTS := $(or $(CARGO_TARGET_DIR),target)/release/fault-tests
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/debug/examples/fuzz
 TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH):$(TOOLS)/node/bin
@@ -11,9 +12,11 @@ NEXTEST_PROFILE := $(if $(CI),ci,default)
 
 .DEFAULT_GOAL := help
 INPUTS ?= 10000000
+# chaos takes a seed by chance where none is given
+CHAOS_SEED := $(SEED)
 SEED ?= 1
 
-.PHONY: help demo test test-outage test-clients bench-stand-in fuzz lint fmt clean tools clients needs
+.PHONY: help demo test test-outage test-clients test-faults fault-programs chaos bench-stand-in fuzz lint fmt clean tools clients needs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -47,6 +50,16 @@ fuzz: tools ## mutated messages against the local stack's SQL server; INPUTS=100
 	cargo build --package local-stack --locked --example fuzz
 	$(FUZZ) --inputs $(INPUTS) --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS))
 	$(FUZZ) --sessions --inputs $(INPUTS) --seed $(SEED) --seconds $(or $(SECONDS),120)
+
+# the workers that are tested, and what tests them, side by side in one folder
+fault-programs: tools
+	cargo build --release --locked --package nats-sql-sink --package fault-tests --features test-hooks
+
+test-faults: fault-programs ## workers under load through every fault, into docs/reliability.md; ARGS="--only worker-sigkill"
+	$(FAULT_TESTS) table $(or $(ARGS),--report docs/reliability.md)
+
+chaos: fault-programs ## faults at random moments; SEED=7 SECONDS=60 reproduces, SEEDS=20 runs so many from there on
+	$(FAULT_TESTS) chaos $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 lint: needs ## formatting, clippy, licences and sources of the dependencies, deployment files
 	cargo fmt --all --check

@@ -39,6 +39,10 @@ pub struct NatsServerOptions {
     pub max_payload: u32,
     /// More lines for the configuration file, in nats-server's own syntax.
     pub extra_config: Option<String>,
+    /// Keeps the streams on a small disk of this size, in bytes, which only this server sees: a tmpfs in a mount
+    /// namespace of its own. It ends with the server, unless [`NatsServer::move_to_larger_disk`] moves them. Linux
+    /// alone, and only where namespaces may be made.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Default for NatsServerOptions {
@@ -49,9 +53,14 @@ impl Default for NatsServerOptions {
             store_dir: None,
             max_payload: 8 * 1024 * 1024,
             extra_config: None,
+            disk_bytes: None,
         }
     }
 }
+
+/// Mounts the small disk, and becomes the program that is asked for: its arguments are the size, the folder, and that
+/// program with its own.
+const ON_A_SMALL_DISK: &str = r#"mount -t tmpfs -o "size=$1" none "$2" || exit 1; shift 2; exec "$@""#;
 
 /// A running nats-server. Dropping it stops it; so does the end of this process, however it ends.
 #[derive(Debug)]
@@ -64,6 +73,7 @@ pub struct NatsServer {
     port: u16,
     max_payload: u32,
     extra_config: String,
+    disk_bytes: Option<u64>,
     /// Last, so that it is removed after the process is gone.
     temporary: Option<TempDir>,
 }
@@ -71,7 +81,7 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts the server and waits until it takes connections, with JetStream.
     pub async fn start(options: NatsServerOptions) -> Result<Self, StackError> {
-        let NatsServerOptions { tools, port, store_dir, max_payload, extra_config } = options;
+        let NatsServerOptions { tools, port, store_dir, max_payload, extra_config, disk_bytes } = options;
         let program = tools.nats_server()?;
         let (temporary, folder) = match store_dir {
             Some(folder) => {
@@ -88,8 +98,17 @@ impl NatsServer {
         };
         let extra_config = extra_config.unwrap_or_default();
         let name = format!("local-stack-{}", uuid::Uuid::new_v4().simple());
-        let mut server =
-            Self { process: None, program, name, folder, port: 0, max_payload, extra_config, temporary };
+        let mut server = Self {
+            process: None,
+            program,
+            name,
+            folder,
+            port: 0,
+            max_payload,
+            extra_config,
+            disk_bytes,
+            temporary,
+        };
         server.start_on(port).await?;
         tracing::debug!(port = server.port, folder = %server.folder.display(), "nats-server is ready");
         Ok(server)
@@ -98,6 +117,11 @@ impl NatsServer {
     /// Where clients connect: `nats://127.0.0.1:port`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The server's own name, by which others know it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The port on 127.0.0.1; a restart keeps it.
@@ -164,10 +188,19 @@ impl NatsServer {
     async fn start_once(&self) -> Result<Process, StackError> {
         let config = self.folder.join("nats-server.conf");
         std::fs::write(&config, self.config_text()).map_err(StackError::io("write", &config))?;
+        let own = ["--config".to_owned(), config.display().to_string()];
+        let (program, arguments) = match self.disk_bytes {
+            None => (self.program.as_path(), own.to_vec()),
+            Some(bytes) => {
+                let store = self.store();
+                std::fs::create_dir_all(&store).map_err(StackError::io("make the folder", &store))?;
+                (Path::new("/usr/bin/unshare"), self.on_a_small_disk(bytes, &store, own))
+            }
+        };
         let process = Process::spawn(ProcessOptions {
             name: NAME,
-            program: &self.program,
-            arguments: vec!["--config".to_owned(), config.display().to_string()],
+            program,
+            arguments,
             environment: Vec::new(),
             folder: &self.folder,
             run_as: None,
@@ -180,9 +213,9 @@ impl NatsServer {
     }
 
     fn config_text(&self) -> String {
-        let Self { port, name, max_payload, extra_config, folder, .. } = self;
+        let Self { port, name, max_payload, extra_config, .. } = self;
         // JSON text is a quoted string of nats-server's syntax too
-        let store = serde_json::Value::from(folder.join("store").display().to_string());
+        let store = serde_json::Value::from(self.store().display().to_string());
         format!(
             "listen: \"127.0.0.1:{port}\"\n\
              server_name: \"{name}\"\n\
@@ -192,9 +225,69 @@ impl NatsServer {
         )
     }
 
+    fn on_a_small_disk(&self, bytes: u64, store: &Path, own: [String; 2]) -> Vec<String> {
+        let mut arguments = vec!["--mount".to_owned()];
+        if !nix::unistd::geteuid().is_root() {
+            arguments.push("--map-root-user".to_owned());
+        }
+        let shell = ["sh", "-c", ON_A_SMALL_DISK, "sh"].map(str::to_owned);
+        let paths = [bytes.to_string(), store.display().to_string(), self.program.display().to_string()];
+        arguments.extend(shell.into_iter().chain(paths).chain(own));
+        arguments
+    }
+
+    /// The streams' folder as the server sees it; on a small disk nobody else does.
+    pub fn visible_store(&self) -> PathBuf {
+        let store = self.store();
+        match (self.disk_bytes, self.pid()) {
+            (Some(_), Some(pid)) => {
+                let inside = store.strip_prefix("/").unwrap_or(&store);
+                Path::new("/proc").join(pid.to_string()).join("root").join(inside)
+            }
+            _ => store,
+        }
+    }
+
+    /// Stops the server as a crash would, copies what was on its small disk to where there is room, and starts it again.
+    ///
+    /// # Errors
+    /// Where the files cannot be copied, or the server does not start on them.
+    pub async fn move_to_larger_disk(&mut self) -> Result<(), StackError> {
+        if let Some(process) = &self.process {
+            process.signal(Signal::SIGSTOP);
+        }
+        let (from, to) = (self.visible_store(), self.folder.join("larger"));
+        copy_folder(&from, &to).map_err(StackError::io("copy the streams to", &to))?;
+        self.kill().await;
+        self.disk_bytes = None;
+        let store = self.store();
+        // the folder that the small disk was mounted on is empty again
+        std::fs::remove_dir(&store).map_err(StackError::io("remove", &store))?;
+        std::fs::rename(&to, &store).map_err(StackError::io("rename", &to))?;
+        self.start_on(Some(self.port)).await
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.join("nats-server.log")
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for NatsServer {

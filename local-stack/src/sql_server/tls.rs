@@ -1,6 +1,7 @@
 //! TLS as TDS 7.4 has it: the handshake's records travel inside PRELOGIN packets, what follows does not.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -52,6 +53,28 @@ impl TlsMaterial {
             ca_pem: authority.pem(),
             certificate: certificate.der().clone(),
             key: Arc::new(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        })
+    }
+
+    /// Those that are kept in this folder; made, and put there, where there are none. For a server that is another
+    /// process at every start, and whom clients trust all the same.
+    ///
+    /// # Errors
+    /// Where the files cannot be read or written, or no key can be made.
+    pub fn kept_in(folder: &Path) -> io::Result<Self> {
+        let names = ["ca.pem", "server.der", "server-key.der"].map(|name| folder.join(name));
+        let [ca, certificate, key] = &names;
+        if !key.exists() {
+            let made = Self::generate().map_err(io::Error::other)?;
+            std::fs::write(ca, &made.ca_pem)?;
+            std::fs::write(certificate, &made.certificate)?;
+            std::fs::write(key, made.key.secret_pkcs8_der())?;
+            return Ok(made);
+        }
+        Ok(Self {
+            ca_pem: std::fs::read_to_string(ca)?,
+            certificate: CertificateDer::from(std::fs::read(certificate)?),
+            key: Arc::new(PrivatePkcs8KeyDer::from(std::fs::read(key)?)),
         })
     }
 

@@ -1,0 +1,82 @@
+//! The workers' counters as they tell them over HTTP, kept over the end of a process.
+
+use std::collections::BTreeMap;
+
+/// The samples of one worker: of the process that runs, and of those before it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counters {
+    before: BTreeMap<String, f64>,
+    now: BTreeMap<String, f64>,
+}
+
+impl Counters {
+    /// What the process tells now, as Prometheus' text.
+    pub(crate) fn take(&mut self, text: &str) {
+        self.now = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (name, value) = line.rsplit_once(' ')?;
+                Some((name.to_owned(), value.parse().ok()?))
+            })
+            .collect();
+    }
+
+    /// Another process follows: what this one counted stays, what it measured at a moment does not.
+    pub(crate) fn process_ended(&mut self) {
+        for (name, value) in std::mem::take(&mut self.now) {
+            let family = name.split('{').next().unwrap_or_default();
+            if ["_total", "_count", "_sum", "_bucket"].iter().any(|end| family.ends_with(end)) {
+                *self.before.entry(name).or_default() += value;
+            }
+        }
+    }
+
+    /// The sum of the samples of one metric that have all these labels; of counters over all processes.
+    pub(crate) fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
+        let matching = |samples: &BTreeMap<String, f64>| -> f64 {
+            samples.iter().filter(|(name, _)| matches(name, metric, labels)).map(|(_, value)| value).sum()
+        };
+        matching(&self.before) + matching(&self.now)
+    }
+}
+
+fn matches(sample: &str, metric: &str, labels: &[(&str, &str)]) -> bool {
+    let name = format!("nats_sql_sink_{metric}");
+    let Some(rest) = sample.strip_prefix(&name) else { return false };
+    (rest.is_empty() || rest.starts_with('{'))
+        && labels.iter().all(|(label, value)| {
+            let pair = format!("{label}=\"{value}\"");
+            rest.match_indices(&pair)
+                .any(|(index, _)| matches!(rest.as_bytes().get(index - 1), Some(b'{' | b',')))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# TYPE a counter\nnats_sql_sink_a_total{pipeline=\"x\",number=\"1205\"} 2\n\
+                        nats_sql_sink_a_total{pipeline=\"y\",number=\"1205\"} 3\n\
+                        nats_sql_sink_a_total_more{pipeline=\"x\"} 9\nnats_sql_sink_held{pipeline=\"x\"} 7\n";
+
+    #[test]
+    fn samples_are_summed_by_their_labels() {
+        let mut counters = Counters::default();
+        counters.take(TEXT);
+        assert!((counters.sum("a_total", &[]) - 5.0).abs() < 1e-9);
+        assert!((counters.sum("a_total", &[("pipeline", "x"), ("number", "1205")]) - 2.0).abs() < 1e-9);
+        assert!(counters.sum("a_total", &[("line", "x")]).abs() < 1e-9);
+    }
+
+    #[test]
+    fn counters_outlive_their_process_and_gauges_do_not() {
+        let mut counters = Counters::default();
+        counters.take(TEXT);
+        counters.process_ended();
+        assert!(counters.sum("held", &[]).abs() < 1e-9);
+        counters.take(TEXT);
+        assert!((counters.sum("a_total", &[]) - 10.0).abs() < 1e-9);
+        assert!((counters.sum("held", &[]) - 7.0).abs() < 1e-9);
+    }
+}
