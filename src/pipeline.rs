@@ -95,7 +95,7 @@ impl Pipeline {
         let name: Arc<str> = Arc::from(self.config.name.as_str());
         let gate = Gate::default();
         if self.config.delivery == DeliveryGuarantee::ExactlyOnce {
-            return self.run_once(&name, &gate).await;
+            return Box::pin(self.run_once(&name, &gate)).await;
         }
         while !self.shared.shutdown.is_stopping() {
             self.status.not_started("starting");
@@ -109,7 +109,7 @@ impl Pipeline {
                 ledger: Arc::new(Ledger::default()),
                 gate: gate.clone(),
             };
-            self.move_events(&running, consumer).await;
+            Box::pin(self.move_events(&running, consumer)).await;
         }
     }
 
