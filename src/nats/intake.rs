@@ -4,6 +4,7 @@
 //! be held against what was reserved for it. Two of them per pipeline hide each other's round trip.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream::consumer::PullConsumer;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::budget::{Budget, Permit};
-use crate::delivery::{Claim, Delivery, Event, Headers, Ledger};
+use crate::delivery::{Arrival, Claim, Delivery, Event, Headers, Ledger};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::nats::gate::Gate;
@@ -44,7 +45,7 @@ pub(super) const ASSUMED_WIRE_BYTES: usize = 512;
 /// What an event costs beyond its wire bytes and its row: the structures that hold it, the reply subject and its
 /// entry in the ledger (a table of which less than half may be filled), and the acknowledgement on its way out.
 const BOOKKEEPING_BYTES: usize =
-    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 4 * size_of::<Subject>() + 320;
+    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 4 * size_of::<Subject>() + 344;
 
 /// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
 /// the bookkeeping.
@@ -336,9 +337,7 @@ impl Puller {
             received_at,
         };
         let wire_bytes = event.wire_bytes();
-        let Some(claim) =
-            self.ledger.claim(position.stream_sequence, position.deliveries, position.stored_at, reply)
-        else {
+        let Some(claim) = self.ledger.claim(self.arrival(&position), reply) else {
             return Arrived::Repeated;
         };
         // Not enough left: the claim is dropped, and the delivery given back.
@@ -389,12 +388,21 @@ impl Puller {
         Ok(())
     }
 
+    fn arrival(&self, position: &Position) -> Arrival {
+        Arrival {
+            sequence: position.stream_sequence,
+            deliveries: position.deliveries,
+            stored_at: position.stored_at,
+            connects: self.client.statistics().connects.load(Ordering::Relaxed),
+        }
+    }
+
     /// What is held already goes on as it was: only a new claim is dropped.
     fn give_back(&self, message: Message) {
         if let (None, Some(reply)) = (message.status, message.reply)
             && let Some(position) = Position::parse(&reply)
         {
-            drop(self.ledger.claim(position.stream_sequence, position.deliveries, position.stored_at, reply));
+            drop(self.ledger.claim(self.arrival(&position), reply));
         }
     }
 }
