@@ -77,7 +77,8 @@ impl Merge {
     ///
     /// One batch, in the transaction that has loaded the rows, which answers with one row: how many rows were updated, and
     /// how many were inserted.
-    /// Of several rows of a key one is kept. Merges into one table are done one at a time: the lock goes with the
+    /// Of several rows of a key one is kept; the others are found by their position in the stream, which no other row of the
+    /// batch has. Merges into one table are done one at a time: the lock goes with the
     /// transaction, and its name is the table's object id, however the configuration spells the table. `UPDLOCK` and
     /// `HOLDLOCK` keep out everybody else who writes those keys, also the ones that are not there yet.
     pub(in crate::mssql) fn new(table: &TableName, schema: &Schema, keyed: &Keyed) -> Self {
@@ -111,8 +112,9 @@ impl Merge {
             "DECLARE @lock int, @updated int = 0, @inserted int = 0;\n\
              DECLARE @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID({object}));\n\
              IF XACT_STATE() <> 1 THROW {TRANSACTION_GONE}, N'the transaction of this batch is gone', 1;\n\
-             WITH ranked AS (SELECT ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY {sequence} {order}) AS place \
-             FROM {STAGE}) DELETE FROM ranked WHERE place > 1;\n\
+             DELETE FROM {STAGE} WHERE {sequence} IN (SELECT ranked.{sequence} FROM (SELECT {sequence}, \
+             ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY {sequence} {order}) AS place FROM {STAGE}) AS ranked \
+             WHERE ranked.place > 1);\n\
              EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', \
              @LockOwner = N'Transaction', @LockTimeout = @patience;\n\
              IF @lock < 0 THROW {TABLE_BUSY}, N'the table is being written by others', 1;\n\
@@ -188,7 +190,7 @@ nullable = false
         DECLARE @lock int, @updated int = 0, @inserted int = 0;
         DECLARE @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID(N'[dbo].[t''s]'));
         IF XACT_STATE() <> 1 THROW 51317, N'the transaction of this batch is gone', 1;
-        WITH ranked AS (SELECT ROW_NUMBER() OVER (PARTITION BY [id], [a]]b] ORDER BY [at] DESC) AS place FROM [#nats_sql_sink_stage]) DELETE FROM ranked WHERE place > 1;
+        DELETE FROM [#nats_sql_sink_stage] WHERE [at] IN (SELECT ranked.[at] FROM (SELECT [at], ROW_NUMBER() OVER (PARTITION BY [id], [a]]b] ORDER BY [at] DESC) AS place FROM [#nats_sql_sink_stage]) AS ranked WHERE ranked.place > 1);
         EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', @LockOwner = N'Transaction', @LockTimeout = @patience;
         IF @lock < 0 THROW 51318, N'the table is being written by others', 1;
         UPDATE t SET [value] = s.[value], [at] = s.[at] FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) JOIN [#nats_sql_sink_stage] AS s ON t.[id] = s.[id] AND t.[a]]b] = s.[a]]b] WHERE (s.[at] > t.[at] OR t.[at] IS NULL);
