@@ -34,7 +34,7 @@ test: tools clients ## every test, against a real nats-server and a real Postgre
 	cargo test --workspace --locked --doc --quiet
 
 test-outage: tools ## the database away for 5 minutes, with a backlog of 1,000,000 events
-	cargo test --release --locked --test sink -- --ignored --exact --nocapture outage::long_an_outage_of_five_minutes_redelivers_nothing
+	cargo test --locked --test sink -- --ignored --exact --nocapture outage::long_an_outage_of_five_minutes_redelivers_nothing
 
 test-clients: tools clients ## SQL clients that others wrote, against the local stack's SQL server: a matrix
 	@python3 scripts/tools.py node

@@ -190,7 +190,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::delivery::{Claim, Event, Ledger};
+    use crate::delivery::{Arrival, Claim, Event, Ledger};
 
     struct Bench {
         budget: Budget,
@@ -212,7 +212,12 @@ mod tests {
 
         fn claim(&self) -> Claim {
             let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-            self.ledger.claim(sequence, 1, 0, Subject::from_static("reply")).expect("a new sequence")
+            self.ledger
+                .claim(
+                    Arrival { sequence, deliveries: 1, stored_at: 0, connects: 1 },
+                    Subject::from_static("reply"),
+                )
+                .expect("a new sequence")
         }
 
         async fn send(&self, payloads: &[usize]) {

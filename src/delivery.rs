@@ -12,7 +12,7 @@ use async_nats::Subject;
 use bytes::Bytes;
 
 pub use headers::Headers;
-pub use ledger::{Claim, Ledger, Unconfirmed};
+pub use ledger::{Arrival, Claim, Ledger, OpenPull, Unconfirmed};
 pub use settled::MAX_SETTLED_BYTES;
 
 use crate::budget::Permit;

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 
+mod answers;
 pub mod consumer;
 pub mod dead_letter;
 pub mod gate;

@@ -147,7 +147,7 @@ impl Partition {
             pipeline = %self.position.pipeline, partition = self.position.partition, sequence = progress.sequence,
             attempts = progress.attempts, "reading the partition from its progress on"
         );
-        self.read(&progress, trouble).await
+        Box::pin(self.read(&progress, trouble)).await
     }
 
     /// Where the partition is at the barrier of a change of the partitions, waits until that is over.

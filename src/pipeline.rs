@@ -12,7 +12,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::PullConsumer};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ use crate::nats::gate::Gate;
 use crate::nats::intake::Puller;
 use crate::nats::settle::Settler;
 use crate::nats::unreadable::Unreadable;
-use crate::nats::watch::Watch;
+use crate::nats::watch::{self, Watch};
 use crate::nats::{consumer, lease};
 use crate::receipts::Receipts;
 use crate::refusals::Refusals;
@@ -95,7 +95,7 @@ impl Pipeline {
         let name: Arc<str> = Arc::from(self.config.name.as_str());
         let gate = Gate::default();
         if self.config.delivery == DeliveryGuarantee::ExactlyOnce {
-            return self.run_once(&name, &gate).await;
+            return Box::pin(self.run_once(&name, &gate)).await;
         }
         while !self.shared.shutdown.is_stopping() {
             self.status.not_started("starting");
@@ -109,7 +109,7 @@ impl Pipeline {
                 ledger: Arc::new(Ledger::default()),
                 gate: gate.clone(),
             };
-            self.move_events(&running, consumer).await;
+            Box::pin(self.move_events(&running, consumer)).await;
         }
     }
 
@@ -170,7 +170,9 @@ impl Pipeline {
     /// Keeps the pullers running until a stop, or until the consumer is gone: then nothing is settled by it any more.
     async fn take_in(&self, running: &Running, consumer: PullConsumer, chunks: mpsc::Sender<Vec<Delivery>>) {
         let shutdown = &self.shared.shutdown;
+        let stalled = Arc::new(Notify::new());
         let watch = Watch {
+            stalled: Arc::clone(&stalled),
             consumer: consumer.clone(),
             pipeline: Arc::clone(&running.name),
             status: self.status.clone(),
@@ -187,7 +189,19 @@ impl Pipeline {
         };
         let pulling = async {
             while !shutdown.is_stopping() {
-                let Some(error) = self.pull(running, &consumer, &chunks).await else { return };
+                let failure = tokio::select! {
+                    failure = self.pull(running, &consumer, &chunks) => failure,
+                    // What the pullers have received and not handed on goes back with their claims.
+                    () = stalled.notified() => {
+                        metrics::pull_restarted(&running.name, "stalled");
+                        tracing::warn!(
+                            pipeline = %running.name,
+                            "the consumer has events and delivers none: pulling anew"
+                        );
+                        continue;
+                    }
+                };
+                let Some(error) = failure else { return };
                 let mut trouble = self.trouble(&running.name, &running.gate);
                 let next = trouble.met(&error);
                 shutdown.sleep(next.wait).await;
@@ -280,6 +294,8 @@ impl Pipeline {
             retry_window: self.shared.config.retry_window,
             shutdown: self.shared.shutdown.clone(),
         };
+        // Last, so that a start which fails, and is tried again, counts nothing twice.
+        watch::count_before_start(name, stream.cached_info(), consumer.cached_info());
         Ok((consumer, Worker { writer, settler }))
     }
 

@@ -32,6 +32,10 @@ pub struct PipelineConfig {
     /// `at_least_once`; else the default is `name`.
     #[serde(default)]
     pub durable: String,
+    /// Make the consumer, and bring its settings in line. Where false it has to exist, nothing of it is changed, and settings
+    /// by which a promise could not be kept are refused. Default true.
+    #[serde(default = "default_manage_consumer")]
+    pub manage_consumer: bool,
     /// Which subjects of the stream: filters that do not overlap. Required.
     pub subjects: Vec<String>,
     /// The schema file. Required.
@@ -80,6 +84,10 @@ pub struct PipelineConfig {
     /// Where commits are announced. Default: nowhere.
     #[serde(default)]
     pub receipts: Option<ReceiptsConfig>,
+}
+
+fn default_manage_consumer() -> bool {
+    true
 }
 
 fn default_max_deliveries() -> u64 {

@@ -11,6 +11,19 @@ use tokio::sync::Notify;
 use super::Durable;
 use super::settled::Settled;
 
+/// A delivery of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The event's position in the stream.
+    pub sequence: u64,
+    /// How often it has been delivered, as far as the server knows, this time included.
+    pub deliveries: u64,
+    /// When the stream stored it: nanoseconds since 1970-01-01 UTC.
+    pub stored_at: i64,
+    /// How often the client had connected when it came.
+    pub connects: u64,
+}
+
 /// Every delivery that is held, by its stream sequence: what it is settled by, since when it is held, and which were
 /// dropped without a verdict and are to be given back.
 ///
@@ -33,6 +46,8 @@ struct State {
     again: Vec<Subject>,
     settled: Settled,
     tick: u32,
+    received: u64,
+    open_pulls: usize,
     is_retired: bool,
 }
 
@@ -41,6 +56,7 @@ struct Held {
     /// Of the last delivery.
     reply: Subject,
     stored_at: i64,
+    connects: u64,
     since_tick: u32,
 }
 
@@ -48,21 +64,14 @@ impl Ledger {
     /// Enters a delivery of the event at `sequence`, which is settled by publishing to `reply`. `None` where that event
     /// is held already, and the earlier claim stands for this delivery too; where it was settled before, and its
     /// acknowledgement is lost or was on its way: then it is acknowledged again; or where the consumer is gone.
-    ///
-    /// `deliveries` is how often the event has been delivered, this time included, and `stored_at` when the stream stored
-    /// it: nanoseconds since 1970-01-01 UTC.
-    pub fn claim(
-        self: &Arc<Self>,
-        sequence: u64,
-        deliveries: u64,
-        stored_at: i64,
-        reply: Subject,
-    ) -> Option<Claim> {
+    pub fn claim(self: &Arc<Self>, arrival: Arrival, reply: Subject) -> Option<Claim> {
+        let Arrival { sequence, stored_at, connects, .. } = arrival;
         let mut state = self.state();
+        state.received += 1;
         if state.is_retired {
             return None;
         }
-        if deliveries > 1 && state.settled.contains(sequence, stored_at) {
+        if state.settled.contains(&arrival) {
             state.again.push(reply);
             drop(state);
             self.returned.notify_one();
@@ -75,10 +84,26 @@ impl Ledger {
                 None
             }
             Entry::Vacant(place) => {
-                place.insert(Held { reply, stored_at, since_tick });
+                place.insert(Held { reply, stored_at, connects, since_tick });
                 Some(Claim { sequence: Some(sequence), ledger: Some(Arc::clone(self)) })
             }
         }
+    }
+
+    /// Takes note that a pull begins. It has ended when what is returned is dropped.
+    pub fn begin_pull(self: &Arc<Self>) -> OpenPull {
+        self.state().open_pulls += 1;
+        OpenPull { ledger: Arc::clone(self) }
+    }
+
+    /// Deliveries that were received so far, those included that got no claim.
+    pub fn received(&self) -> u64 {
+        self.state().received
+    }
+
+    /// Whether a pull is open.
+    pub fn is_pulling(&self) -> bool {
+        self.state().open_pulls > 0
     }
 
     /// Whether the event at `sequence` is held.
@@ -139,6 +164,18 @@ impl Ledger {
         // Every change under this lock leaves a map and a list that are right by themselves: a panic cannot leave it
         // half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pull that is open.
+#[derive(Debug)]
+pub struct OpenPull {
+    ledger: Arc<Ledger>,
+}
+
+impl Drop for OpenPull {
+    fn drop(&mut self) {
+        self.ledger.state().open_pulls -= 1;
     }
 }
 
@@ -212,13 +249,14 @@ impl Drop for Unconfirmed {
     fn drop(&mut self) {
         let Some(ledger) = &self.ledger else { return };
         let mut state = ledger.state();
-        let mut stored_at = i64::MIN;
+        let (mut stored_at, mut connects) = (i64::MIN, 0);
         for sequence in &self.sequences {
             if let Some(held) = state.held.remove(sequence) {
                 stored_at = stored_at.max(held.stored_at);
+                connects = connects.max(held.connects);
             }
         }
-        state.settled.add(&self.sequences, stored_at);
+        state.settled.add(&self.sequences, stored_at, connects);
     }
 }
 
@@ -252,9 +290,13 @@ mod tests {
         Subject::from(format!("reply.{n}"))
     }
 
+    fn arrival(sequence: u64, deliveries: u64) -> Arrival {
+        Arrival { sequence, deliveries, stored_at: 0, connects: 1 }
+    }
+
     fn claim(ledger: &Arc<Ledger>, sequence: u64) -> Claim {
         let number = u32::try_from(sequence).expect("a small one");
-        ledger.claim(sequence, 1, 0, reply(number)).expect("it is not held")
+        ledger.claim(arrival(sequence, 1), reply(number)).expect("it is not held")
     }
 
     fn unconfirmed(claims: Vec<Claim>) -> Unconfirmed {
@@ -281,16 +323,16 @@ mod tests {
     fn an_event_that_is_held_is_claimed_once_and_settled_by_its_last_delivery() {
         let ledger = Arc::new(Ledger::default());
         let held = claim(&ledger, 1);
-        assert!(ledger.claim(1, 2, 0, reply(11)).is_none());
+        assert!(ledger.claim(arrival(1, 2), reply(11)).is_none());
         // also while its acknowledgement is on its way
         let durable = unconfirmed(vec![held]);
         assert_eq!(durable.replies(), [reply(11)]);
-        assert!(ledger.claim(1, 3, 0, reply(21)).is_none());
+        assert!(ledger.claim(arrival(1, 3), reply(21)).is_none());
         assert_eq!(durable.replies(), [reply(21)]);
         drop(durable);
         // and afterwards: a redelivery means that the acknowledgement was lost
         assert!(ledger.take_again().is_empty());
-        assert!(ledger.claim(1, 4, 0, reply(31)).is_none());
+        assert!(ledger.claim(arrival(1, 4), reply(31)).is_none());
         assert_eq!((ledger.take_again(), ledger.held()), (vec![reply(31)], 0));
     }
 
@@ -298,15 +340,22 @@ mod tests {
     fn a_settled_sequence_of_a_stream_that_was_made_anew_is_another_event() {
         let ledger = Arc::new(Ledger::default());
         drop(unconfirmed(vec![claim(&ledger, 1)]));
-        assert!(ledger.claim(1, 2, 0, reply(11)).is_none());
-        assert!(ledger.claim(1, 2, 1, reply(21)).is_some(), "it was stored after the other one was settled");
+        assert!(ledger.claim(arrival(1, 2), reply(11)).is_none());
+        assert!(
+            ledger.claim(Arrival { stored_at: 1, ..arrival(1, 2) }, reply(21)).is_some(),
+            "it was stored after the other one was settled"
+        );
     }
 
     #[test]
-    fn a_first_delivery_is_never_taken_for_a_repeat() {
+    fn a_first_delivery_is_a_repeat_only_of_a_server_that_may_have_forgotten() {
         let ledger = Arc::new(Ledger::default());
         drop(unconfirmed(vec![claim(&ledger, 1)]));
-        assert!(ledger.claim(1, 1, 0, reply(11)).is_some());
+        let again = ledger.claim(arrival(1, 1), reply(11));
+        assert!(again.is_some(), "somebody made the consumer anew, to have all events written once more");
+        drop(unconfirmed(again.into_iter().collect()));
+        assert!(ledger.claim(Arrival { connects: 2, ..arrival(1, 1) }, reply(21)).is_none());
+        assert_eq!(ledger.take_again(), [reply(21)]);
     }
 
     #[test]

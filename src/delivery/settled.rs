@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::Arrival;
+
 /// For so long a settled event is remembered. An acknowledgement that the server has confirmed is lost with a server that
 /// dies before it has written it down, which nats-server does within seconds, and the event is delivered again after
 /// `ack_wait`, which is at most an hour and usually half a minute.
@@ -17,6 +19,8 @@ pub const MAX_SETTLED_BYTES: usize = 1 << 20;
 pub(super) struct Settled {
     recent: VecDeque<Entry>,
     bytes: usize,
+    /// The highest sequence of all.
+    highest: u64,
 }
 
 #[derive(Debug)]
@@ -25,18 +29,22 @@ struct Entry {
     /// When the last of these events was stored. An event of the same sequence that was stored later is one of a stream
     /// that was made anew.
     stored_at: i64,
+    /// How often the client had connected when the last of them came.
+    connects: u64,
     sequences: Sequences,
 }
 
 impl Settled {
-    /// These were settled now; the last of them was stored at `stored_at`, nanoseconds since 1970-01-01 UTC.
-    pub(super) fn add(&mut self, sequences: &[u64], stored_at: i64) {
+    /// These were settled now. The last of them was stored at `stored_at`, nanoseconds since 1970-01-01 UTC, and came when
+    /// the client had connected so often.
+    pub(super) fn add(&mut self, sequences: &[u64], stored_at: i64, connects: u64) {
         if sequences.is_empty() {
             return;
         }
+        self.highest = sequences.iter().copied().fold(self.highest, u64::max);
         let sequences = Sequences::new(sequences);
         self.bytes += sequences.bytes();
-        self.recent.push_back(Entry { at: Instant::now(), stored_at, sequences });
+        self.recent.push_back(Entry { at: Instant::now(), stored_at, connects, sequences });
         while self
             .recent
             .front()
@@ -48,14 +56,23 @@ impl Settled {
         }
     }
 
-    /// Whether the event of this sequence, stored at this time, was settled.
-    pub(super) fn contains(&self, sequence: u64, stored_at: i64) -> bool {
-        self.recent.iter().any(|entry| stored_at <= entry.stored_at && entry.sequences.contains(sequence))
+    /// Whether what is delivered was settled. A delivery that the server counts as the first is asked for only where the
+    /// client has connected since: a server that was killed may have forgotten that it had delivered the event at all.
+    pub(super) fn contains(&self, arrival: &Arrival) -> bool {
+        // nearly all are, of those that are delivered for the first time
+        if arrival.sequence > self.highest {
+            return false;
+        }
+        self.recent.iter().any(|entry| {
+            let may_be = arrival.deliveries > 1 || arrival.connects > entry.connects;
+            may_be && arrival.stored_at <= entry.stored_at && entry.sequences.contains(arrival.sequence)
+        })
     }
 
     pub(super) fn clear(&mut self) {
         self.recent.clear();
         self.bytes = 0;
+        self.highest = 0;
     }
 }
 
@@ -121,14 +138,18 @@ mod tests {
 
     use super::*;
 
+    fn arrival(sequence: u64, stored_at: i64) -> Arrival {
+        Arrival { sequence, deliveries: 2, stored_at, connects: 1 }
+    }
+
     #[test]
     fn what_was_settled_is_known_unless_it_was_stored_later() {
         let mut settled = Settled::default();
-        settled.add(&[1, 2, 3], 100);
-        settled.add(&[9], 200);
-        assert!(settled.contains(2, 100) && settled.contains(9, 150));
-        assert!(!settled.contains(4, 100), "it was never there");
-        assert!(!settled.contains(2, 101), "the stream was made anew");
+        settled.add(&[1, 2, 3], 100, 1);
+        settled.add(&[9], 200, 1);
+        assert!(settled.contains(&arrival(2, 100)) && settled.contains(&arrival(9, 150)));
+        assert!(!settled.contains(&arrival(4, 100)), "it was never there");
+        assert!(!settled.contains(&arrival(2, 101)), "the stream was made anew");
     }
 
     #[test]
@@ -137,11 +158,11 @@ mod tests {
         for batch in 0..2_000_u64 {
             // far apart, so that each sequence takes eight bytes
             let sequences: Vec<u64> = (0..100).map(|n| (batch * 100 + n) * 1_000).collect();
-            settled.add(&sequences, 0);
+            settled.add(&sequences, 0, 1);
             assert!(settled.bytes <= MAX_SETTLED_BYTES, "{}", settled.bytes);
         }
         assert_eq!(settled.bytes, settled.recent.iter().map(|entry| entry.sequences.bytes()).sum::<usize>());
-        assert!(!settled.contains(0, 0) && settled.contains(199_999_000, 0));
+        assert!(!settled.contains(&arrival(0, 0)) && settled.contains(&arrival(199_999_000, 0)));
     }
 
     proptest! {

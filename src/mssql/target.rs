@@ -314,7 +314,7 @@ mod tests {
         let table: TableName = "dbo.t".parse().expect("a name");
         let dropping = ServerIndex { ignores_duplicates: true, ..unique_index() };
         assert!(
-            refusal_of_dropping(&table, &[dropping.clone()])
+            refusal_of_dropping(&table, std::slice::from_ref(&dropping))
                 .expect("refused")
                 .contains("IGNORE_DUP_KEY = OFF")
         );

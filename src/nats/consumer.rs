@@ -1,16 +1,15 @@
 //! The stream and the durable pull consumer that all workers of a pipeline share.
 
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+mod settings;
+
+use async_nats::jetstream::consumer::{Info, PullConsumer, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{ConsumerUpdateErrorKind, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 
 use crate::config::PipelineConfig;
 use crate::error::{Error, ErrorKind, Phase, Result};
-
-/// No limit: JetStream redelivers until an event is settled, and what is held is bounded by the byte budget of each
-/// worker. A limit here would lose events quietly (`max_deliver`), or stall workers that are added (`max_ack_pending`).
-const UNLIMITED: i64 = -1;
+use crate::nats::answers;
 
 /// Looks up a stream.
 ///
@@ -26,9 +25,7 @@ pub async fn stream(jetstream: &Context, name: &str, phase: Phase) -> Result<Str
                 format!("the stream {name:?} does not exist: create it"),
             )
         }
-        GetStreamErrorKind::JetStream(refusal) => {
-            refused(phase, &format!("stream {name:?}"), &refusal.to_string())
-        }
+        GetStreamErrorKind::JetStream(refusal) => answered(phase, &format!("stream {name:?}"), &refusal),
         GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
             Error::new(phase, ErrorKind::StreamSetup, format!("{name:?} cannot be the name of a stream"))
         }
@@ -36,100 +33,86 @@ pub async fn stream(jetstream: &Context, name: &str, phase: Phase) -> Result<Str
     })
 }
 
-/// Finds the pipeline's consumer, creates it, or brings it in line with the configuration.
+/// Finds the pipeline's consumer; creates it, or brings it in line with the configuration, where it is ours to manage.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::StreamSetup`] where a consumer of this name exists with which the promises cannot be kept.
+/// [`ErrorKind::StreamSetup`] where a consumer of this name exists with which the promises cannot be kept, or where none
+/// exists and it is not ours to make.
 pub async fn ensure(stream: &Stream, pipeline: &PipelineConfig) -> Result<PullConsumer> {
-    let wanted = wanted(pipeline);
     let what = format!("consumer {:?}", pipeline.durable);
-    let info = match stream.consumer_info(&pipeline.durable).await {
-        Ok(info) => Some(info),
-        Err(error) => match error.kind() {
-            ConsumerInfoErrorKind::NotFound => None,
-            ConsumerInfoErrorKind::JetStream(refusal) => {
-                return Err(refused(Phase::Nats, &what, &refusal.to_string()));
-            }
-            ConsumerInfoErrorKind::InvalidName => return Err(refused(Phase::Nats, &what, "invalid name")),
-            _ => return Err(unavailable(Phase::Nats, &format!("asking for the {what}"), &error)),
-        },
-    };
-    let Some(info) = info else {
-        tracing::info!(pipeline = %pipeline.name, durable = %pipeline.durable, "creating the consumer");
-        return stream
-            .create_consumer(wanted)
-            .await
-            .map_err(|error| consumer_error(&what, &error, error.kind()));
-    };
-
-    if let Some(conflict) = conflict(&info.config) {
-        return Err(Error::new(
-            Phase::Nats,
-            ErrorKind::StreamSetup,
-            format!("the {what} exists and {conflict}: delete it, or choose another `durable`"),
-        ));
-    }
-    if in_line(&info.config, &wanted) {
-        return stream.get_consumer(&pipeline.durable).await.map_err(|error| {
-            Error::new(Phase::Nats, ErrorKind::NatsUnavailable, format!("looking up the {what}: {error}"))
-        });
-    }
-    tracing::info!(pipeline = %pipeline.name, durable = %pipeline.durable, "bringing the consumer in line");
-    stream.update_consumer(wanted).await.map_err(|error| match error.kind() {
-        ConsumerUpdateErrorKind::JetStream(refusal) => refused(Phase::Nats, &what, &refusal.to_string()),
-        ConsumerUpdateErrorKind::InvalidConsumerType | ConsumerUpdateErrorKind::InvalidName => {
-            refused(Phase::Nats, &what, &error.to_string())
+    let refuse = |text: String| Err(Error::new(Phase::Nats, ErrorKind::StreamSetup, text));
+    let consumer = match find(stream, pipeline, &what).await? {
+        None if !pipeline.manage_consumer => {
+            return refuse(format!(
+                "the {what} does not exist: create it, or write `manage_consumer = true`"
+            ));
         }
-        _ => unavailable(Phase::Nats, &format!("updating the {what}"), &error),
+        None => {
+            tracing::info!(pipeline = %pipeline.name, durable = %pipeline.durable, "creating the consumer");
+            let created = stream.create_consumer(settings::wanted(pipeline)).await;
+            created.map_err(|error| consumer_error(&what, &error, error.kind()))?
+        }
+        Some(info) => {
+            if let Some(conflict) = settings::conflict(&info.config) {
+                return refuse(format!(
+                    "the {what} exists and {conflict}: delete it, or choose another `durable`"
+                ));
+            }
+            match settings::brought_in_line(&info.config, pipeline) {
+                Some(config) if pipeline.manage_consumer => update(stream, pipeline, config, &what).await?,
+                _ => look_up(stream, pipeline, &what).await?,
+            }
+        }
+    };
+    let config = &consumer.cached_info().config;
+    if !pipeline.manage_consumer {
+        let refusals = settings::refusals(config, pipeline);
+        if !refusals.is_empty() {
+            return refuse(format!(
+                "the {what} is not ours to change (`manage_consumer = false`): {}",
+                refusals.join("; ")
+            ));
+        }
+    }
+    for warning in settings::warnings(config) {
+        tracing::warn!(pipeline = %pipeline.name, durable = %pipeline.durable, "consumer: {warning}");
+    }
+    Ok(consumer)
+}
+
+async fn find(stream: &Stream, pipeline: &PipelineConfig, what: &str) -> Result<Option<Info>> {
+    match stream.consumer_info(&pipeline.durable).await {
+        Ok(info) => Ok(Some(info)),
+        Err(error) => match error.kind() {
+            ConsumerInfoErrorKind::NotFound => Ok(None),
+            ConsumerInfoErrorKind::JetStream(refusal) => Err(answered(Phase::Nats, what, &refusal)),
+            ConsumerInfoErrorKind::InvalidName => Err(refused(Phase::Nats, what, "invalid name")),
+            _ => Err(unavailable(Phase::Nats, &format!("asking for the {what}"), &error)),
+        },
+    }
+}
+
+async fn look_up(stream: &Stream, pipeline: &PipelineConfig, what: &str) -> Result<PullConsumer> {
+    stream.get_consumer(&pipeline.durable).await.map_err(|error| {
+        Error::new(Phase::Nats, ErrorKind::NatsUnavailable, format!("looking up the {what}: {error}"))
     })
 }
 
-fn wanted(pipeline: &PipelineConfig) -> pull::Config {
-    let mut config = pull::Config {
-        durable_name: Some(pipeline.durable.clone()),
-        description: Some(format!("nats-sql-sink, pipeline {}", pipeline.name)),
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: pipeline.ack_wait,
-        max_deliver: UNLIMITED,
-        max_ack_pending: UNLIMITED,
-        ..pull::Config::default()
-    };
-    match pipeline.subjects.as_slice() {
-        [subject] => config.filter_subject.clone_from(subject),
-        subjects => config.filter_subjects = subjects.to_vec(),
-    }
-    config
-}
-
-/// What cannot be changed on an existing consumer, and would break a promise.
-fn conflict(existing: &async_nats::jetstream::consumer::Config) -> Option<&'static str> {
-    if existing.deliver_subject.is_some() {
-        return Some("is a push consumer");
-    }
-    if existing.ack_policy != AckPolicy::Explicit {
-        return Some("does not ask for explicit acknowledgements, so a crash would lose events");
-    }
-    if existing.headers_only {
-        return Some("delivers headers without payloads");
-    }
-    None
-}
-
-fn in_line(existing: &async_nats::jetstream::consumer::Config, wanted: &pull::Config) -> bool {
-    let filters = |one: &str, many: &[String]| {
-        let mut all: Vec<String> = many.to_vec();
-        if !one.is_empty() {
-            all.push(one.to_owned());
+async fn update(
+    stream: &Stream,
+    pipeline: &PipelineConfig,
+    config: pull::Config,
+    what: &str,
+) -> Result<PullConsumer> {
+    tracing::info!(pipeline = %pipeline.name, durable = %pipeline.durable, "bringing the consumer in line");
+    stream.update_consumer(config).await.map_err(|error| match error.kind() {
+        ConsumerUpdateErrorKind::JetStream(refusal) => answered(Phase::Nats, what, &refusal),
+        ConsumerUpdateErrorKind::InvalidConsumerType | ConsumerUpdateErrorKind::InvalidName => {
+            refused(Phase::Nats, what, &error.to_string())
         }
-        all.sort();
-        all
-    };
-    existing.ack_wait == wanted.ack_wait
-        && existing.max_deliver == wanted.max_deliver
-        && existing.max_ack_pending == wanted.max_ack_pending
-        && filters(&existing.filter_subject, &existing.filter_subjects)
-            == filters(&wanted.filter_subject, &wanted.filter_subjects)
+        _ => unavailable(Phase::Nats, &format!("updating the {what}"), &error),
+    })
 }
 
 fn consumer_error(
@@ -139,11 +122,19 @@ fn consumer_error(
 ) -> Error {
     use async_nats::jetstream::stream::ConsumerErrorKind as Kind;
     match kind {
-        Kind::JetStream(refusal) => refused(Phase::Nats, what, &refusal.to_string()),
+        Kind::JetStream(refusal) => answered(Phase::Nats, what, &refusal),
         Kind::InvalidConsumerType | Kind::InvalidName => refused(Phase::Nats, what, &error.to_string()),
         Kind::TimedOut | Kind::Request | Kind::Other => {
             unavailable(Phase::Nats, &format!("creating the {what}"), error)
         }
+    }
+}
+
+/// What JetStream answered with.
+fn answered(phase: Phase, what: &str, answer: &async_nats::jetstream::Error) -> Error {
+    match answers::kind(answer) {
+        ErrorKind::StreamSetup => refused(phase, what, &answer.to_string()),
+        kind => Error::new(phase, kind, format!("jetstream cannot look after the {what} just now: {answer}")),
     }
 }
 

@@ -6,9 +6,9 @@ mod stream;
 use std::error::Error as _;
 use std::sync::Arc;
 
+use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
 
@@ -22,7 +22,7 @@ use self::letter::Frame;
 use crate::config::{DeadLetterConfig, PipelineConfig};
 use crate::delivery::{Durable, Event};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::nats::consumer;
+use crate::nats::{answers, consumer};
 
 /// Publishes that wait for their confirmation at once. Below the number at which a stream's ingest begins to drop.
 const WINDOW: usize = 256;
@@ -73,7 +73,9 @@ impl DeadLetters {
         let target = pipeline.dead_letter.clone();
         let stream = consumer::stream(&jetstream, &target.stream, Phase::DeadLetter).await?;
         let info = stream.cached_info();
-        let subjects = format!("{}.{}.{}.*.*", target.subject, pipeline.name, source.config.name);
+        let source =
+            Source { name: source.config.name.clone(), created_at: source.created.unix_timestamp_nanos() };
+        let subjects = letters_of(&target, &pipeline.name, &source);
         if let Some(refusal) = stream::refusal(info, &target.subject, &subjects) {
             return Err(Error::new(
                 Phase::DeadLetter,
@@ -89,10 +91,7 @@ impl DeadLetters {
             pipeline: Arc::from(pipeline.name.as_str()),
             max_message_bytes: usize::try_from(info.config.max_message_size).ok().filter(|most| *most > 0),
             target,
-            source: Source {
-                name: source.config.name.clone(),
-                created_at: source.created.unix_timestamp_nanos(),
-            },
+            source,
         })
     }
 
@@ -154,6 +153,10 @@ impl DeadLetters {
         match confirmed {
             Ok(_ack) => Ok(()),
             Err(error) if is_there_already(&error) => Ok(()),
+            // Seldom needed, and large.
+            Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
+                Err(Box::pin(self.why_nobody_answers()).await)
+            }
             Err(error) => Err(self.not_confirmed(&error)),
         }
     }
@@ -165,6 +168,21 @@ impl DeadLetters {
         format!("{prefix}.{pipeline}.{stream}.{}.{}", event.published_at, event.stream_sequence)
     }
 
+    /// Nobody listens on the subject: the stream is gone, or does not take it any more, or has no leader just now.
+    async fn why_nobody_answers(&self) -> Error {
+        let stream = match consumer::stream(&self.jetstream, &self.target.stream, Phase::DeadLetter).await {
+            Ok(stream) => stream,
+            Err(error) => return error,
+        };
+        let (prefix, subjects) =
+            (&self.target.subject, letters_of(&self.target, &self.pipeline, &self.source));
+        let (kind, why) = match stream::refusal(stream.cached_info(), prefix, &subjects) {
+            Some(refusal) => (ErrorKind::StreamSetup, refusal),
+            None => (ErrorKind::NatsUnavailable, "does not answer: it may be choosing a leader".to_owned()),
+        };
+        Error::new(Phase::DeadLetter, kind, format!("the dead-letter stream {:?} {why}", self.target.stream))
+    }
+
     fn not_confirmed(&self, error: &PublishError) -> Error {
         let kind = match error.kind() {
             PublishErrorKind::TimedOut
@@ -172,10 +190,7 @@ impl DeadLetters {
             | PublishErrorKind::MaxAckPending
             // its last message could not be read: whether the letter is there is not known
             | PublishErrorKind::WrongLastSequence => ErrorKind::NatsUnavailable,
-            _ if api_error(error).is_some_and(|error| error.error_code() == ALREADY_ON_ITS_WAY) => {
-                ErrorKind::NatsUnavailable
-            }
-            _ => ErrorKind::StreamSetup,
+            _ => api_error(error).map_or(ErrorKind::StreamSetup, answers::kind),
         };
         Error::new(
             Phase::DeadLetter,
@@ -185,8 +200,10 @@ impl DeadLetters {
     }
 }
 
-/// The cluster has not yet decided on an earlier publish of the same letter.
-const ALREADY_ON_ITS_WAY: ErrorCode = ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT;
+/// The filter for the letters of one pipeline.
+fn letters_of(target: &DeadLetterConfig, pipeline: &str, source: &Source) -> String {
+    format!("{}.{pipeline}.{}.*.*", target.subject, source.name)
+}
 
 fn api_error(error: &PublishError) -> Option<&async_nats::jetstream::Error> {
     error.source()?.downcast_ref()

@@ -4,6 +4,7 @@
 //! be held against what was reserved for it. Two of them per pipeline hide each other's round trip.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream::consumer::PullConsumer;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::budget::{Budget, Permit};
-use crate::delivery::{Claim, Delivery, Event, Headers, Ledger};
+use crate::delivery::{Arrival, Claim, Delivery, Event, Headers, Ledger};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::nats::gate::Gate;
@@ -44,7 +45,7 @@ pub(super) const ASSUMED_WIRE_BYTES: usize = 512;
 /// What an event costs beyond its wire bytes and its row: the structures that hold it, the reply subject and its
 /// entry in the ledger (a table of which less than half may be filled), and the acknowledgement on its way out.
 const BOOKKEEPING_BYTES: usize =
-    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 4 * size_of::<Subject>() + 320;
+    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 4 * size_of::<Subject>() + 344;
 
 /// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
 /// the bookkeeping.
@@ -160,6 +161,7 @@ impl Puller {
                     return self.leave(subscription, &pull, 0).await;
                 };
                 let whole_budget = reserved.permit.bytes() == self.budget.capacity();
+                let at_the_limit = reserved.bytes == self.limits().1;
                 match self.pull(&mut subscription, &pull, reserved, &mut average, &mut unanswered).await? {
                     Ended::Served => largest = largest.min(4 * average),
                     Ended::TooLarge if whole_budget => {
@@ -167,6 +169,13 @@ impl Puller {
                             Phase::Pull,
                             ErrorKind::StreamSetup,
                             "the next event is larger than `memory` allows to hold: raise `memory`",
+                        ));
+                    }
+                    Ended::TooLarge if at_the_limit => {
+                        return Err(Error::new(
+                            Phase::Pull,
+                            ErrorKind::StreamSetup,
+                            "the next event is larger than the consumer lets a pull ask for: raise its max_bytes",
                         ));
                     }
                     Ended::TooLarge => largest = (2 * largest).max(self.client.max_payload()),
@@ -201,7 +210,23 @@ impl Puller {
             } => permit,
         };
         let (messages, bytes) = covered(&self.schema, permit.bytes(), average);
-        Some(Reserved { permit, messages, bytes })
+        let (most_messages, most_bytes) = self.limits();
+        Some(Reserved { permit, messages: messages.min(most_messages), bytes: bytes.min(most_bytes) })
+    }
+
+    /// How long a pull is open.
+    fn expires(&self) -> Duration {
+        match self.consumer.cached_info().config.max_expires {
+            Duration::ZERO => PULL_EXPIRES,
+            limit => PULL_EXPIRES.min(limit),
+        }
+    }
+
+    /// Most messages and bytes that the consumer lets a pull ask for.
+    fn limits(&self) -> (usize, usize) {
+        let config = &self.consumer.cached_info().config;
+        let limit = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+        (limit(config.max_batch), limit(config.max_bytes))
     }
 
     /// One pull: asks, and hands on what comes.
@@ -216,12 +241,13 @@ impl Puller {
         let Reserved { mut permit, messages, bytes } = reserved;
         let request = BatchConfig {
             batch: messages,
-            expires: Some(PULL_EXPIRES),
+            expires: Some(self.expires()),
             max_bytes: bytes,
             idle_heartbeat: IDLE_HEARTBEAT,
             ..BatchConfig::default()
         };
         metrics::pulled(&self.pipeline);
+        let _open = self.ledger.begin_pull();
         let asked = tokio::select! {
             biased;
             () = self.shutdown.stopping() => return Ok(Ended::Stopped(0)),
@@ -311,9 +337,7 @@ impl Puller {
             received_at,
         };
         let wire_bytes = event.wire_bytes();
-        let Some(claim) =
-            self.ledger.claim(position.stream_sequence, position.deliveries, position.stored_at, reply)
-        else {
+        let Some(claim) = self.ledger.claim(self.arrival(&position), reply) else {
             return Arrived::Repeated;
         };
         // Not enough left: the claim is dropped, and the delivery given back.
@@ -364,12 +388,21 @@ impl Puller {
         Ok(())
     }
 
+    fn arrival(&self, position: &Position) -> Arrival {
+        Arrival {
+            sequence: position.stream_sequence,
+            deliveries: position.deliveries,
+            stored_at: position.stored_at,
+            connects: self.client.statistics().connects.load(Ordering::Relaxed),
+        }
+    }
+
     /// What is held already goes on as it was: only a new claim is dropped.
     fn give_back(&self, message: Message) {
         if let (None, Some(reply)) = (message.status, message.reply)
             && let Some(position) = Position::parse(&reply)
         {
-            drop(self.ledger.claim(position.stream_sequence, position.deliveries, position.stored_at, reply));
+            drop(self.ledger.claim(self.arrival(&position), reply));
         }
     }
 }
@@ -391,6 +424,7 @@ pub(super) fn ended_by(status: StatusCode, description: Option<&str>) -> Result<
             ErrorKind::StreamSetup,
             format!("the server ends the pull: {description}"),
         )),
+        429 => Ok(Some(Ended::Lost("too_many_requests"))),
         503 => Err(Error::new(
             Phase::Pull,
             ErrorKind::NatsUnavailable,

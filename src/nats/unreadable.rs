@@ -6,6 +6,7 @@
 //! for what is there, in an answer without headers; what cannot be read is dead-lettered and acknowledged.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_nats::header::HeaderName;
 use async_nats::jetstream::consumer::Info;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::delivery::{Claim, Event, Ledger};
+use crate::delivery::{Arrival, Claim, Event, Ledger};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::nats::dead_letter::{DeadLetters, Reason};
@@ -124,7 +125,9 @@ impl Unreadable {
         let (stream, consumer) = (&info.stream_name, &info.name);
         let reply = format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.1.{published_at}.0");
         // Once by the stream, and how often by the consumer nobody knows.
-        self.ledger.claim(sequence, 2, published_at, Subject::from(reply))
+        let connects = self.client.statistics().connects.load(Ordering::Relaxed);
+        let arrival = Arrival { sequence, deliveries: 2, stored_at: published_at, connects };
+        self.ledger.claim(arrival, Subject::from(reply))
     }
 }
 

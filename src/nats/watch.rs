@@ -4,14 +4,23 @@
 //! old one would settle events of the new one that nobody has written: so what is held of the old one is never
 //! acknowledged once the change is seen.
 
+mod removed;
+mod stall;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{Info, PullConsumer};
 use async_nats::jetstream::context::{ConsumerInfoError, ConsumerInfoErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
+
+pub use removed::count_before_start;
+
+use self::removed::Removed;
+use self::stall::{Sight, Stall};
 
 use crate::metrics;
 use crate::nats::unreadable::Unreadable;
@@ -39,6 +48,8 @@ pub struct Watch {
     pub ack_wait: Duration,
     /// Sets aside what breaks the connection.
     pub unreadable: Unreadable,
+    /// Told when the pulls are to be begun anew.
+    pub stalled: Arc<Notify>,
 }
 
 impl Watch {
@@ -49,15 +60,31 @@ impl Watch {
         let mut connects = None;
         // From the start on: what breaks the connection may have done so for long.
         let mut suspect_until = Instant::now() + SUSPECT_ACK_WAITS * self.ack_wait;
+        let mut removed = None;
+        let mut paused = None;
+        let mut stall = Stall::default();
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
+            let first_sequence = self.first_sequence().await;
             match tokio::time::timeout(LOOK, self.consumer.get_info()).await {
                 Ok(Ok(info)) if info.created != created => return "made anew",
                 Ok(Ok(info)) => {
                     metrics::consumer(&self.pipeline, info.num_pending, info.num_ack_pending);
                     unanswered = None;
+                    if let Some(first) = first_sequence {
+                        let removed = removed.get_or_insert_with(|| Removed::from_now(first));
+                        removed::report(&self.pipeline, removed.count(first, info.delivered.stream_sequence));
+                    }
+                    paused = info.paused.then(|| {
+                        paused.take().unwrap_or_else(|| {
+                            self.status.complain_after(Duration::ZERO, "the consumer is paused: resume it")
+                        })
+                    });
+                    if stall.look(self.sight(&info)) {
+                        self.stalled.notify_one();
+                    }
                     let now = self.unreadable.client.statistics().connects.load(Ordering::Relaxed);
                     if connects.replace(now).is_some_and(|before| before != now) {
                         suspect_until = Instant::now() + SUSPECT_ACK_WAITS * self.ack_wait;
@@ -75,6 +102,28 @@ impl Watch {
                 }
             }
         }
+    }
+
+    fn sight(&self, info: &Info) -> Sight {
+        let most = usize::try_from(info.config.max_ack_pending).ok().filter(|most| *most > 0);
+        Sight {
+            pending: info.num_pending,
+            may_deliver: !info.paused && most.is_none_or(|most| info.num_ack_pending < most),
+            is_pulling: self.unreadable.ledger.is_pulling(),
+            received: self.unreadable.ledger.received(),
+        }
+    }
+
+    /// The sequence that the stream begins at. To be asked for before the consumer, so that nothing seems to be removed
+    /// unseen that was delivered in between.
+    async fn first_sequence(&self) -> Option<u64> {
+        let asking = async {
+            let jetstream = jetstream::new(self.unreadable.client.clone());
+            let stream = jetstream.get_stream_no_info(&self.consumer.cached_info().stream_name).await.ok()?;
+            Some(stream.get_info().await.ok()?.state.first_sequence)
+        };
+        // What cannot be told now is told at the next look.
+        tokio::time::timeout(LOOK, asking).await.ok().flatten()
     }
 
     async fn look_for_unreadable(&self, info: &Info) {

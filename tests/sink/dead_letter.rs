@@ -396,3 +396,60 @@ async fn a_dead_letter_stream_that_would_lose_letters_is_refused() {
     sink.ready(MINUTE).await;
     world.sql().await.execute(&format!("DROP TABLE {table}")).await;
 }
+
+/// GIVEN two pipelines of one worker, one of which has a dead-letter stream that is missing, or goes away later
+/// WHEN events come, bad ones among them
+/// THEN that pipeline stops and says so, the other one goes on; and when the stream is there both have written all, and no letter
+/// is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_dead_letter_stream_stops_its_pipeline_alone() {
+    let world = World::start().await;
+    world.stream(STREAM, "readings.>").await;
+    let tables = [world.table("well"), world.table("ill")];
+    let mut sink = sink(&world, &tables[0]);
+    let ill = format!(
+        "\n[[pipeline]]\nname = \"ill\"\nstream = \"{STREAM}\"\ndurable = \"ill\"\nsubjects = [\"readings.>\"]\n\
+         schema = \"readings.toml\"\ntable = \"{}\"\ncreate_table = true\n\
+         dead_letter = {{ stream = \"LETTERS_OF_ILL\", subject = \"ill\" }}\n",
+        tables[1]
+    );
+    let text = std::fs::read_to_string(&sink.config).expect("the configuration") + &ill;
+    std::fs::write(&sink.config, text).expect("the configuration");
+    let events = |ids: std::ops::RangeInclusive<u64>| {
+        ids.map(|id| match id % 10 {
+            0 => ("readings.bad".to_owned(), None, b"{".to_vec()),
+            _ => ("readings.good".to_owned(), None, format!(r#"{{"id":{id}}}"#).into_bytes()),
+        })
+    };
+    let stopped = async |sink: &Sink| {
+        eventually("the stream is missed", MINUTE, async || {
+            let (status, body) = sink.get("/readyz").await?;
+            let says_so = body.contains("LETTERS_OF_ILL") && body.contains("does not exist");
+            (status == 503 && says_so).then_some(())
+        })
+        .await;
+    };
+    world.publish(events(1..=100)).await;
+    sink.start();
+    world.settled(STREAM, DURABLE, MINUTE).await;
+    stopped(&sink).await;
+    world.stream("LETTERS_OF_ILL", "ill.>").await;
+    world.settled(STREAM, "ill", MINUTE).await;
+    sink.ready(MINUTE).await;
+
+    world.jetstream.delete_stream("LETTERS_OF_ILL").await.expect("it is deleted");
+    world.publish(events(101..=200)).await;
+    stopped(&sink).await;
+    world.settled(STREAM, DURABLE, MINUTE).await;
+    assert_eq!(world.dead_letters().await.len(), 20);
+    world.stream("LETTERS_OF_ILL", "ill.>").await;
+    world.settled(STREAM, "ill", MINUTE).await;
+    sink.ready(MINUTE).await;
+    let mut stream = world.jetstream.get_stream("LETTERS_OF_ILL").await.expect("the stream");
+    assert_eq!(stream.info().await.expect("its info").state.messages, 10);
+    let mut sql = world.sql().await;
+    for table in tables {
+        assert_eq!(sql.number(&format!("SELECT COUNT_BIG(DISTINCT id) FROM {table}")).await, 180);
+        sql.execute(&format!("DROP TABLE {table}")).await;
+    }
+}

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod bad_rows;
+mod consumer;
 mod crash;
 mod dead_letter;
 mod exactly_once;

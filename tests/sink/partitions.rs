@@ -284,3 +284,55 @@ async fn the_progress_of_an_idle_partition_goes_on() {
     sql.execute("DELETE FROM nats_sql_sink.progress WHERE pipeline = N'idle'").await;
     sql.execute(&format!("DROP TABLE {table}")).await;
 }
+
+/// GIVEN a stream that keeps 2,000 events, and a worker that cannot hold more because its table is locked
+/// WHEN more events come than are kept, and the table can be written again
+/// THEN the pipeline stops, says that events are missing, and has passed none of them: what is in the table ends before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_that_is_met_while_reading_is_not_passed() {
+    const EVENTS: u64 = 12_000;
+    let world = World::start().await;
+    let config = stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["numbers.>".to_owned()],
+        max_messages: 2_000,
+        ..stream::Config::default()
+    };
+    world.jetstream.create_stream(config).await.expect("a stream");
+    let table = table(&world, "gap_reading").await;
+    world.write("numbers.toml", numbers::SCHEMA);
+    let fields = format!(
+        "stream = \"{STREAM}\"\nsubjects = [\"numbers.>\"]\nschema = \"numbers.toml\"\ntable = \"{table}\"\n\
+         create_table = true\ndelivery = \"exactly_once\"\nlease = \"5s\"\nwriters = {{ min = 1, max = 1 }}\n\
+         batch = {{ max_rows = 500, max_bytes = \"1MiB\", max_age = \"50ms\" }}"
+    );
+    let mut sink = world.config("gap_reading", "memory = \"16MiB\"", &fields);
+    let large = |id: u64| {
+        let payload = format!(r#"{{"id":{id},"name":"n","padding":"{}"}}"#, "x".repeat(8_000));
+        ("numbers.0.n".to_owned(), None, payload.into_bytes())
+    };
+    sink.start();
+    sink.ready(MINUTE).await;
+    let mut sql = world.sql().await;
+    let mut locking = world.sql().await;
+    locking.execute("BEGIN TRANSACTION").await;
+    locking.execute(&format!("ALTER TABLE {table} ADD locked int NULL")).await;
+    world.publish((1..=EVENTS).map(large)).await;
+    locking.execute("ROLLBACK TRANSACTION").await;
+    eventually("it stops, and says that events are missing", MINUTE, async || {
+        let (status, body) = sink.get("/readyz").await?;
+        (status == 503 && body.contains("removed up to")).then_some(())
+    })
+    .await;
+    // it goes on trying, and passes nothing
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let last = sql.number(&format!("SELECT MAX(id) FROM {table}")).await;
+    let rows = sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await;
+    let at = "SELECT stream_sequence FROM nats_sql_sink.progress WHERE pipeline = N'gap_reading'";
+    println!("{rows} rows, the last is {last}, of {EVENTS}");
+    assert_eq!((rows, sql.number(at).await), (last, last), "what is in the table ends before the gap");
+    assert!(u64::try_from(last).unwrap() < EVENTS - 2_000);
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute("DELETE FROM nats_sql_sink.progress WHERE pipeline = N'gap_reading'").await;
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}

@@ -161,7 +161,7 @@ impl Reader {
             return Ok(None);
         }
         place.idle_heartbeats += 1;
-        if place.idle_heartbeats % IDLE_HEARTBEATS_PER_LOOK == 0 {
+        if place.idle_heartbeats.is_multiple_of(IDLE_HEARTBEATS_PER_LOOK) {
             let is_behind = self.look(place, at).await? > heartbeat.stream;
             place.stuck_looks = if is_behind { place.stuck_looks + 1 } else { 0 };
         }
