@@ -32,6 +32,15 @@ impl Counters {
         }
     }
 
+    /// All counters, of all processes, a line each.
+    pub(crate) fn text(&self) -> String {
+        let mut all = self.before.clone();
+        for (name, value) in &self.now {
+            *all.entry(name.clone()).or_default() += value;
+        }
+        all.iter().map(|(name, value)| format!("{name} {value}\n")).collect()
+    }
+
     /// The sum of the samples of one metric that have all these labels; of counters over all processes.
     pub(crate) fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         let matching = |samples: &BTreeMap<String, f64>| -> f64 {

@@ -61,6 +61,8 @@ pub(crate) struct Event {
     pub(crate) sequence: Option<u64>,
     /// Counts the streams of that name which were made anew.
     pub(crate) generation: u32,
+    /// How often it was published again, because its stream had not confirmed it in time.
+    pub(crate) again: u32,
 }
 
 /// Every so manieth event is another version of the one that was so many before it.
@@ -76,7 +78,7 @@ pub(crate) fn next(before: &[Event], rules: &[BadRule], versions: bool) -> Event
         .flatten();
     // a bad event has a key of its own: whether another version of it is written does not hang on it
     let key = earlier.filter(|earlier| earlier.bad.is_none()).map_or(serial, |earlier| earlier.key);
-    Event { serial, key, bad, sequence: None, generation: 0 }
+    Event { serial, key, bad, sequence: None, generation: 0, again: 0 }
 }
 
 impl Event {
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn a_payload_tells_its_serial_number_also_when_it_is_bad() {
         for bad in [None, Some(Bad::Malformed), Some(Bad::Constraint), Some(Bad::Largest), Some(Bad::Crash)] {
-            let event = Event { serial: 1234, key: 1234, bad, sequence: None, generation: 0 };
+            let event = Event { serial: 1234, key: 1234, bad, sequence: None, generation: 0, again: 0 };
             assert_eq!(serial_of(&event.payload(4096)), Some(1234), "{bad:?}");
         }
         assert_eq!(serial_of(b"{\"serial\":"), None);
@@ -176,7 +178,8 @@ mod tests {
 
     #[test]
     fn the_largest_event_fills_what_nats_takes() {
-        let event = Event { serial: 7, key: 7, bad: Some(Bad::Largest), sequence: None, generation: 0 };
+        let event =
+            Event { serial: 7, key: 7, bad: Some(Bad::Largest), sequence: None, generation: 0, again: 0 };
         assert_eq!(event.payload(1_048_576).len(), 1_048_576);
     }
 }

@@ -166,7 +166,10 @@ async fn run(state: Arc<Mutex<State>>, jetstream: Context, mode: &'static Mode) 
             _ = ticks.tick() => {
                 while again.front().is_some_and(|(at, _)| *at <= Instant::now()) {
                     let Some((_, serial)) = again.pop_front() else { break };
-                    let event = event_mut(&mut lock(&state), serial).cloned();
+                    let event = event_mut(&mut lock(&state), serial).map(|event| {
+                        event.again += 1;
+                        event.clone()
+                    });
                     if let Some(event) = event {
                         outstanding.push(publish(&jetstream, mode, &event, payload(&state, &event)));
                     }

@@ -109,10 +109,22 @@ pub(crate) async fn end(
         }
         let mut trouble = trouble.clone();
         trouble.extend(unsettled);
+        if lane.acks_forgotten > 0 {
+            let back = lane.acks_forgotten;
+            evidence.push(format!(
+                "NATS went back by {back} sequences behind acknowledgements that it had confirmed"
+            ));
+        }
+        let account = account(stand, lane, &mut client).await?;
+        if account.duplicated > 0 {
+            let several = truth::several(lane.mode.rows, &client.rows(lane.mode).await?);
+            let lines: Vec<String> = several.iter().map(|row| format!("{row:?}")).collect();
+            stand.write(&format!("several-{}.txt", lane.mode.name), &lines.join("\n"))?;
+        }
         cells.push(Cell {
             mode: lane.mode.name,
-            account: account(stand, lane, &mut client).await?,
-            allowance: allowance(stand, lane, duplicates),
+            allowance: allowance(stand, lane, &account, duplicates),
+            account,
             recovered_seconds,
             evidence,
             without,
@@ -208,7 +220,7 @@ async fn settled(stand: &Stand) -> anyhow::Result<Vec<Option<String>>> {
 }
 
 /// How many rows an event may have twice, and why.
-fn allowance(stand: &Stand, lane: &Lane, duplicates: Duplicates) -> Allowance {
+fn allowance(stand: &Stand, lane: &Lane, account: &Account, duplicates: Duplicates) -> Allowance {
     let mode = lane.mode;
     if !mode.may_duplicate {
         return Allowance::none();
@@ -220,27 +232,21 @@ fn allowance(stand: &Stand, lane: &Lane, duplicates: Duplicates) -> Allowance {
         Duplicates::AcksLost => without_end("acknowledgements were lost"),
         Duplicates::OnlyUnknown => {
             let unknown = stand.count_of(mode, "outcomes_unknown_events_total", &[]);
-            let mut why = Vec::new();
-            if unknown > 0.0 {
-                why.push(format!("{unknown:.0} events in commits of unknown outcome"));
-            }
-            let mut most = unknown;
-            if lane.acks_forgotten > 0 {
-                // What is delivered again and not known as held or as not yet acknowledged is written again. NATS
-                // forgets with acknowledgements also that it had delivered: redeliveries are not all marked as such.
-                let received = stand.count_of(mode, "events_received_total", &[]);
-                let known = stand.count_of(mode, "events_repeated_total", &[]);
-                #[allow(clippy::cast_precision_loss)]
-                let first = lane.publisher.published() as f64;
-                most += received - known - first;
-                why.push(format!(
-                    "NATS went back by {} sequences behind what it had confirmed as acknowledged",
-                    lane.acks_forgotten
-                ));
-            }
             // counters of events are whole numbers, far below what an f64 holds exactly
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            Allowance { most: Some(most.max(0.0) as u64), why: why.join("; ") }
+            let unknown = unknown as u64;
+            let (mut most, mut why) = (unknown, Vec::new());
+            if unknown > 0 {
+                why.push(format!("{unknown} events in commits of unknown outcome"));
+            }
+            if lane.acks_forgotten > 0 && account.duplicated_again > 0 {
+                most += account.duplicated_again;
+                why.push(format!(
+                    "{} events that NATS delivered, did not store, and was sent again",
+                    account.duplicated_again
+                ));
+            }
+            Allowance { most: Some(most), why: why.join("; ") }
         }
     }
 }

@@ -394,9 +394,12 @@ impl Stand {
         self.workers.iter().map(last).collect::<Vec<_>>().join(" | ")
     }
 
-    /// Copies configurations and logs to where they outlive the stand.
+    /// Copies configurations, logs and counters to where they outlive the stand.
     pub(crate) fn keep(&self, to: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(to)?;
+        for (number, worker) in (1..).zip(&self.workers) {
+            std::fs::write(to.join(format!("worker-{number}.counters")), worker.counters().text())?;
+        }
         for entry in std::fs::read_dir(self.folder.path())? {
             let entry = entry?;
             if entry.file_name() != "sql.password" {

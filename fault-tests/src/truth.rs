@@ -35,6 +35,9 @@ pub(crate) struct Account {
     pub(crate) missing: u64,
     /// Rows beyond the one that an event, or a key, may have.
     pub(crate) duplicated: u64,
+    /// Those of them whose event was published again because its stream had not confirmed it. A stream that delivers
+    /// what it then does not store, and takes again, has the event twice.
+    pub(crate) duplicated_again: u64,
     /// Rows of a key that are not of the version which must win.
     pub(crate) wrong_version: u64,
     /// Rows that nobody published, that are at another place in the stream, or whose event is bad.
@@ -57,6 +60,18 @@ impl Account {
     pub(crate) fn is_complete(&self) -> bool {
         self.missing == 0 && self.wrong_version == 0 && self.letters_missing == 0
     }
+}
+
+/// All rows of events, or of keys, that have several, in order: for whoever looks for the reason.
+pub(crate) fn several(rules: Rows, rows: &[Row]) -> Vec<Row> {
+    let place = |row: &Row| if rules == Rows::EachEvent { row.serial } else { row.event_id };
+    let mut counts: HashMap<u64, u64> = HashMap::new();
+    for row in rows {
+        *counts.entry(place(row)).or_default() += 1;
+    }
+    let mut several: Vec<Row> = rows.iter().filter(|row| counts[&place(row)] > 1).copied().collect();
+    several.sort_by_key(|row| (place(row), row.row_id));
+    several
 }
 
 /// Compares. `letters` are the serial numbers of the events in the dead-letter stream.
@@ -85,6 +100,9 @@ pub(crate) fn compare(rules: Rules<'_>, events: &[Event], rows: &[Row], letters:
         }
     }
     account.duplicated = counts.values().map(|count| count - 1).sum();
+    let again = |place: u64| known(place).is_some_and(|event| event.again > 0);
+    let several = counts.iter().filter(|(place, _)| again(**place));
+    account.duplicated_again = several.map(|(_, count)| count - 1).sum();
     match rules.rows {
         Rows::EachEvent => each_event(rules, events, &counts, &mut account),
         Rows::FirstOfKey | Rows::LastOfKey => each_key(rules, events, rows, &mut account),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use local_stack::error::StackError;
+use local_stack::nats_cluster::NatsCluster;
 use local_stack::nats_server::{NatsServer, NatsServerOptions};
 use local_stack::postgres::{Postgres, PostgresOptions};
 use tokio_postgres::NoTls;
@@ -269,5 +270,41 @@ async fn wait_for<T>(mut condition: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "waited for a minute");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// GIVEN a cluster of three servers
+/// WHEN the leader of a stream with three copies is killed
+/// THEN another leads it, and what was confirmed is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_outlives_the_leader_of_a_stream() {
+    let mut cluster = NatsCluster::start(3, NatsServerOptions::default()).await.unwrap();
+    let client = async_nats::connect(cluster.urls()).await.unwrap();
+    let context = jetstream::new(client);
+    let config = jetstream::stream::Config {
+        name: "S".to_owned(),
+        subjects: vec!["s".to_owned()],
+        num_replicas: 3,
+        ..Default::default()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // until the servers have elected who makes streams
+    while context.create_stream(config.clone()).await.is_err() {
+        assert!(Instant::now() < deadline, "no stream can be made");
+    }
+    context.publish("s", "x".into()).await.unwrap().await.unwrap();
+    let leader = async || {
+        let stream = context.get_stream("S").await.ok()?;
+        let info = stream.cached_info();
+        Some((info.cluster.as_ref()?.leader.clone()?, info.state.messages))
+    };
+    let (first, _) = leader().await.unwrap();
+    cluster.node(&first).unwrap().kill().await;
+    loop {
+        if let Some((second, messages)) = leader().await.filter(|(name, _)| *name != first) {
+            assert_eq!(messages, 1, "{second} has the event");
+            break;
+        }
+        assert!(Instant::now() < deadline, "no other leader");
     }
 }

@@ -97,7 +97,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "slow-client",
         title: "messages dropped on their way to a slow client",
-        does: "The worker's connection takes nothing in while it is sent a backlog of large events; NATS drops what it has for it and closes the connection (slow consumer).",
+        does: "The worker's connection takes 2 MiB/s, and then nothing, while it is sent a backlog of large events; NATS drops what it has for it and closes the connection (slow consumer).",
         takes: 30,
         options: || StandOptions {
             nats: NatsOptions {
@@ -210,6 +210,8 @@ async fn fill_disk(stand: &mut Stand) -> anyhow::Result<()> {
 async fn slow_client(stand: &mut Stand) -> anyhow::Result<()> {
     stand.start_load();
     let log = stand.nats.single()?.store_dir().join("nats-server.log");
+    // slow from the start: the backlog must not be through before nothing passes any more
+    stand.nats_proxy.as_ref().context("a proxy")?.limit(Direction::ToClient, Some(2 * 1024 * 1024));
     stand.start_workers()?;
     let received = |stand: &Stand| stand.count("events_received_total", &[]) > 0.0;
     wait::until("the worker receives events", PATIENCE, async || Ok(received(stand).then_some(()))).await?;

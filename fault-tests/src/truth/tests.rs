@@ -48,6 +48,16 @@ fn a_lost_and_a_doubled_row_do_not_make_up_for_each_other() {
 }
 
 #[test]
+fn rows_of_events_that_were_published_again_are_told_apart() {
+    let mut events = published(10, &[]);
+    events[2].again = 1;
+    let mut table: Vec<Row> = events.iter().map(row).collect();
+    table.extend([table[2], table[4], table[4]]);
+    let found = account(Rows::EachEvent, &events, &table, &[], &[]);
+    assert_eq!((found.duplicated, found.duplicated_again), (3, 1));
+}
+
+#[test]
 fn rows_that_nobody_published_are_strange() {
     let events = published(10, &[BadRule::every(4, Bad::Constraint)]);
     let good = row(&events[0]);

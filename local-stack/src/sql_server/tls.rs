@@ -290,3 +290,19 @@ impl HandshakeStream {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_in_a_folder_is_found_there_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) =
+            (TlsMaterial::kept_in(folder.path()).unwrap(), TlsMaterial::kept_in(folder.path()).unwrap());
+        assert_eq!(first.ca_pem, second.ca_pem);
+        assert_eq!(first.certificate, second.certificate);
+        assert!(second.server_config().is_ok());
+        assert!(TlsMaterial::kept_in(&folder.path().join("missing")).is_err());
+    }
+}
