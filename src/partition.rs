@@ -234,7 +234,7 @@ impl Partition {
             pipeline: Arc::clone(&writer.pipeline),
             partition: self.position.partition,
             on_gap: writer.config.on_gap.unwrap_or(OnGap::Stop),
-            is_new: progress.batch.is_none(),
+            is_new: progress.batch.is_none() && progress.attempts == 1,
             barrier: progress.barrier,
             schema: Arc::clone(&writer.schema),
             budget: shared.budget.clone(),

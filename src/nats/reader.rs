@@ -75,7 +75,7 @@ pub struct Reader {
     pub partition: usize,
     /// What to do when the stream's limits removed events unseen.
     pub on_gap: OnGap,
-    /// Nobody has read it yet: what the stream removed before is no gap.
+    /// Nobody has begun to read it yet: what the stream removed before is no gap.
     pub is_new: bool,
     /// No event beyond this sequence is handed on.
     pub barrier: Option<u64>,

@@ -31,9 +31,10 @@ pub async fn table(world: &World, name: &str) -> String {
 }
 
 pub fn pipeline(partitions: u64, more: &str) -> String {
+    let lease = if more.contains("lease = ") { "" } else { "lease = \"2s\"\n" };
     format!(
         "delivery = \"exactly_once\"\npartitions = {{ count = {partitions}, subject = \"numbers.{{partition}}.>\" }}\n\
-         lease = \"2s\"\n{more}"
+         {lease}{more}"
     )
 }
 

@@ -32,11 +32,11 @@ async fn owned(sinks: &[&Sink]) -> Option<Vec<f64>> {
 /// once, and in order within its partition.
 #[tokio::test(flavor = "multi_thread")]
 async fn heavy_partitions_are_taken_over_and_shared_anew() {
-    const LEASE: Duration = Duration::from_secs(2);
+    const LEASE: Duration = Duration::from_secs(4);
     let world = World::start().await;
     world.stream(STREAM, "numbers.>").await;
     let table = table(&world, "taken_over").await;
-    let more = "batch = { max_rows = 1000, max_age = \"50ms\" }";
+    let more = "lease = \"4s\"\nbatch = { max_rows = 1000, max_age = \"50ms\" }";
     let mut first = sink(&world, "taken_over", &table, 12, more);
     let (mut second, mut third) = (first.another(), first.another());
     let mut fourth = first.another();
