@@ -13,7 +13,7 @@ use crate::truth::{self, Account, Rules};
 use crate::wait::PATIENCE;
 
 /// How long a stand may take to be as if nothing had been.
-const RECOVERY: Duration = Duration::from_secs(120);
+const RECOVERY: Duration = Duration::from_secs(180);
 /// How often the tables are looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(250);
 /// The load goes on for so long after the recovery.

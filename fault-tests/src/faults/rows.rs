@@ -16,12 +16,12 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "bad-rows-scattered",
         title: "1% rows that break a constraint, scattered",
-        does: "Every hundredth of 3,000 events and more breaks the table's CHECK constraint.",
+        does: "Every hundredth of 1,000 events and more breaks the table's CHECK constraint.",
         takes: 30,
         options: || StandOptions {
             workers: 2,
-            before_start: 3_000,
-            events_per_second: 100,
+            before_start: 1_000,
+            events_per_second: 50,
             bad: vec![BadRule::every(487, Bad::Malformed), BadRule::every(100, Bad::Constraint)],
             ..StandOptions::default()
         },
@@ -33,14 +33,13 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "bad-rows-in-one-batch",
         title: "1% rows that break a constraint, all in one batch",
-        does: "Of a backlog of 10,000 events 100 in a row break the table's CHECK constraint, so that one batch of 5,000 has them all.",
+        does: "Of a backlog of 4,000 events 40 in a row break the table's CHECK constraint, so that one batch of 2,000 has them all (in exactly_once one batch of each partition).",
         takes: 30,
         options: || StandOptions {
-            max_rows: 5_000,
             max_age: "3s",
-            before_start: 10_000,
-            events_per_second: 200,
-            bad: vec![BadRule::range(6_001, 6_101, Bad::Constraint), BadRule::every(487, Bad::Malformed)],
+            before_start: 4_000,
+            events_per_second: 50,
+            bad: vec![BadRule::range(2_401, 2_441, Bad::Constraint), BadRule::every(487, Bad::Malformed)],
             ..StandOptions::default()
         },
         starts_workers: true,
@@ -134,7 +133,7 @@ const REFUSED: [(&str, &str); 1] = [("reason", "refused_by_database")];
 async fn bad_rows(stand: &mut Stand) -> anyhow::Result<()> {
     stand
         .every_lane("rows are refused", 2 * PATIENCE, |stand, mode| {
-            stand.count_of(mode, "events_dead_lettered_total", &REFUSED) > 10.0
+            stand.count_of(mode, "events_dead_lettered_total", &REFUSED) > 5.0
         })
         .await?;
     stand.lift();

@@ -9,8 +9,9 @@ use nix::sys::signal::Signal;
 use super::{Duplicates, Fault, taken_over};
 use crate::evidence::Proof;
 use crate::mode::Mode;
+use crate::stand::worker::Worker;
 use crate::stand::{Stand, StandOptions};
-use crate::wait::PATIENCE;
+use crate::wait::{self, PATIENCE};
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -81,6 +82,7 @@ async fn kill_workers(stand: &mut Stand) -> anyhow::Result<()> {
 
 async fn pause_worker(stand: &mut Stand) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_secs(12);
+    shared_out(stand).await?;
     let before: Vec<f64> = committed(stand, 1);
     stand.workers.first().context("a worker")?.signal(Signal::SIGSTOP)?;
     tokio::time::sleep(PAUSE).await;
@@ -100,11 +102,22 @@ async fn pause_worker(stand: &mut Stand) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until the one that is to be paused has a share of the partitions, where there are any.
+async fn shared_out(stand: &Stand) -> anyhow::Result<()> {
+    if !stand.lanes.iter().any(|lane| lane.mode.progress_in_sql) {
+        return Ok(());
+    }
+    wait::until("each worker has partitions", PATIENCE, async || {
+        let has_some = |worker: &Worker| worker.counters().sum("partitions_owned", &[]) > 0.0;
+        Ok(stand.workers.iter().all(has_some).then_some(()))
+    })
+    .await
+}
+
 /// What one worker has committed of each lane.
 fn committed(stand: &Stand, worker: usize) -> Vec<f64> {
     let count = |lane: &crate::stand::Lane| {
-        let counters =
-            stand.workers.get(worker).map(crate::stand::worker::Worker::counters).unwrap_or_default();
+        let counters = stand.workers.get(worker).map(Worker::counters).unwrap_or_default();
         counters.sum("events_committed_total", &[("pipeline", lane.mode.name)])
     };
     stand.lanes.iter().map(count).collect()
