@@ -119,7 +119,15 @@ impl Sharing {
                 });
                 continue;
             }
-            match self.within(self.look(&mut session, &mut running)).await {
+            let looked = tokio::select! {
+                looked = self.within(self.look(&mut session, &mut running)) => looked,
+                () = shutdown.stopping() => {
+                    // in the middle of an answer, perhaps
+                    session = None;
+                    break Ok(());
+                }
+            };
+            match looked {
                 Ok(()) => complaint = None,
                 Err(error) if error.kind == ErrorKind::StreamSetup => break Err(error),
                 Err(error) => {
@@ -281,10 +289,16 @@ impl Sharing {
                         }
                         break;
                     }
-                    _ = looks.tick() => if let Some(own) = &mut session
-                        && self.within(leases::renew(own, pipeline, &self.worker, self.lease)).await.is_err()
-                    {
-                        session = None;
+                    _ = looks.tick() => if let Some(mut own) = session.take() {
+                        let renewed = tokio::select! {
+                            renewed = self.within(leases::renew(&mut own, pipeline, &self.worker, self.lease)) => {
+                                renewed.is_ok()
+                            }
+                            () = writer.shutdown.forced() => false,
+                        };
+                        if renewed {
+                            session = Some(own);
+                        }
                     },
                 }
             }
