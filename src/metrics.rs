@@ -138,7 +138,7 @@ metrics! {
         "nats_sql_sink_pull_restarts_total", &["pipeline", "reason"]
     );
     EVENTS_RECEIVED_TOTAL = counter(
-        "deliveries received, redeliveries included",
+        "deliveries received, redeliveries included, other than those that events_repeated_total counts",
         "nats_sql_sink_events_received_total", &["pipeline"]
     );
     EVENTS_REDELIVERED_TOTAL = counter(

@@ -2,7 +2,7 @@
 //! stream.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream;
@@ -22,6 +22,10 @@ const STATEMENT: Duration = Duration::from_secs(60);
 /// Without another letter for so long none is coming.
 const LETTER: Duration = Duration::from_secs(10);
 
+/// A login is tried again for so long, this often: longer than any failover that is staged.
+const LOGIN: Duration = Duration::from_secs(90);
+const LOGIN_PAUSE: Duration = Duration::from_millis(500);
+
 /// A SQL client.
 #[derive(Debug)]
 pub(crate) struct SqlClient {
@@ -29,7 +33,19 @@ pub(crate) struct SqlClient {
 }
 
 impl SqlClient {
+    /// Logs in, and again where the server is away or in the middle of a failover: what is read is the truth, whenever it
+    /// can be had.
     pub(crate) async fn connect(sql: &Sql) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        loop {
+            match Self::connect_once(sql).await {
+                Err(_) if started.elapsed() < LOGIN => tokio::time::sleep(LOGIN_PAUSE).await,
+                connected => return connected,
+            }
+        }
+    }
+
+    async fn connect_once(sql: &Sql) -> anyhow::Result<Self> {
         let mut config = tiberius::Config::new();
         let (user, password) = sql.login();
         config.host("127.0.0.1");

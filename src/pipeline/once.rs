@@ -136,8 +136,10 @@ impl Pipeline {
                     tracing::error!(pipeline = %self.config.name, error = %text, "events are not read");
                     _said = Some(self.status.complain_after(Duration::ZERO, text));
                 }
-                // It is tried again.
-                Err(_) => {}
+                // It is tried again, and what else there is to say of NATS others say.
+                Err(error) => {
+                    tracing::debug!(pipeline = %self.config.name, %error, "partitions are not counted");
+                }
             }
         }
     }

@@ -33,8 +33,8 @@ impl Writer {
         }
     }
 
-    /// As [`Writer::decode`], of events that may have ended a worker before: they are decoded in a process of their own first. Those that end
-    /// it are among the rejects; the others are decoded.
+    /// As [`Writer::decode`], of events that may have ended a worker before: they are decoded in a process of their own
+    /// first. Those that end it are among the rejects; the others are decoded.
     pub async fn decode_suspects(&self, batch: &mut Batch) -> Option<Decoded> {
         let observe = |ended: crate::decode::Ended| metrics::decode_trial(&self.pipeline, ended.as_str());
         let fatal = tokio::select! {

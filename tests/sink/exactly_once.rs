@@ -52,15 +52,9 @@ pub fn sink(world: &World, name: &str, table: &str, partitions: u64, more: &str)
 /// Waits until the table has so many rows.
 pub async fn rows(sql: &mut Sql, table: &str, count: u64, patience: Duration) {
     let count = i64::try_from(count).expect("a count");
-    let started = std::time::Instant::now();
-    loop {
-        let found = sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await;
-        if found >= count {
-            return;
-        }
-        assert!(started.elapsed() < patience, "{found} of {count} rows after {patience:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let text = format!("SELECT COUNT_BIG(*) FROM {table}");
+    eventually(&format!("{count} rows"), patience, async || (sql.number(&text).await >= count).then_some(()))
+        .await;
 }
 
 /// Rows of one partition that came after one of a later event.

@@ -55,7 +55,7 @@ async fn heavy_partitions_are_taken_over_and_shared_anew() {
     };
     let moving = async {
         let mut sql = world.sql().await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        rows(&mut sql, &table, 500, MINUTE).await;
         third.kill().await;
         let killed = Instant::now();
         eventually("all partitions are served", 2 * LEASE, async || {
