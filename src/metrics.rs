@@ -162,7 +162,7 @@ metrics! {
         "nats_sql_sink_consumers_lost_total", &["pipeline"]
     );
     EVENTS_REMOVED_UNSEEN_TOTAL = counter(
-        "events, at most, that the stream's limits removed before they were read; of a shared consumer each worker counts all of them",
+        "events, at most, that the stream's limits removed before they were read; each worker counts all that it meets",
         "nats_sql_sink_events_removed_unseen_total", &["pipeline"]
     );
     PARTITIONS_OWNED = gauge(

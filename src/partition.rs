@@ -30,7 +30,7 @@ use crate::mssql::commit::Commit;
 use crate::mssql::connect::Session;
 use crate::mssql::progress::{self, Position, Progress};
 use crate::nats::gate::Gate;
-use crate::nats::reader::{Reader, Seen};
+use crate::nats::reader::{Gaps, Reader, Seen};
 use crate::nats::unreadable::NextUnreadable;
 use crate::trouble::Trouble;
 use crate::writer::{Keep, Writer, Wrote};
@@ -59,6 +59,8 @@ pub struct Partitions {
     pub stream_created: i64,
     /// How it is divided.
     pub layout: Layout,
+    /// What the stream's limits removed unseen.
+    pub gaps: Gaps,
     /// The process' byte budget.
     pub budget: Budget,
     /// Most bytes of the budget to reserve for one pull.
@@ -234,6 +236,7 @@ impl Partition {
             pipeline: Arc::clone(&writer.pipeline),
             partition: self.position.partition,
             on_gap: writer.config.on_gap.unwrap_or(OnGap::Stop),
+            gaps: shared.gaps.clone(),
             is_new: progress.batch.is_none() && progress.attempts == 1,
             barrier: progress.barrier,
             schema: Arc::clone(&writer.schema),

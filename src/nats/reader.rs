@@ -5,6 +5,7 @@
 //! numbers its deliveries, so a message that is lost on the way shows as a jump of the next one's number, and where none
 //! follows, by the number that the server gives with its idle heartbeat. Then another consumer goes on behind what came.
 
+mod gaps;
 mod look;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::gaps::Gaps;
 use self::look::{Place, told};
 use crate::budget::{Budget, Permit};
 use crate::config::OnGap;
@@ -75,6 +77,8 @@ pub struct Reader {
     pub partition: usize,
     /// What to do when the stream's limits removed events unseen.
     pub on_gap: OnGap,
+    /// What was counted of it, by all partitions.
+    pub gaps: Gaps,
     /// Nobody has begun to read it yet: what the stream removed before is no gap.
     pub is_new: bool,
     /// No event beyond this sequence is handed on.

@@ -18,6 +18,7 @@ use crate::mssql::progress::{self, Position};
 use crate::nats::consumer;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
+use crate::nats::reader::Gaps;
 use crate::partition::Partitions;
 use crate::sharing::{self, Sharing};
 use crate::telemetry;
@@ -111,6 +112,7 @@ impl Pipeline {
         let readers = layout.partitions.len() * self.shared.config.pipelines.len();
         let budget = self.shared.budget.clone();
         Ok(Partitions {
+            gaps: Gaps::default(),
             writer,
             client: self.shared.client.clone(),
             stream,

@@ -215,7 +215,7 @@ impl Reader {
         );
         match self.on_gap {
             OnGap::Continue => {
-                metrics::removed_unseen(&self.pipeline, most);
+                metrics::removed_unseen(&self.pipeline, self.gaps.count(known + 1..=removed));
                 tracing::error!(pipeline = %self.pipeline, partition = self.partition, "{text}, and reading goes on");
                 Ok(())
             }
