@@ -2,13 +2,14 @@
 //! tried for as long as it takes.
 
 mod decoding;
+mod search;
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 
-use crate::bisect::{Search, Step};
 use crate::config::PipelineConfig;
 use crate::decode::{Decoded, Decoder};
 use crate::delivery::{Batch, Durable, Event};
@@ -19,6 +20,7 @@ use crate::mssql::bulk::Deadlines;
 use crate::mssql::commit::{self, Commit, Committed, Merged, Resolved, Rows, Step as ProgressStep};
 use crate::mssql::connect::Pool;
 use crate::mssql::target::{self, Target, Way};
+use crate::mssql::trials::Staged;
 use crate::nats::dead_letter::{DeadLetters, Reason};
 use crate::nats::gate::Gate;
 use crate::refusals::Refusals;
@@ -26,6 +28,7 @@ use crate::schema::Schema;
 use crate::shutdown::Shutdown;
 use crate::status::PipelineStatus;
 use crate::trouble::Trouble;
+use search::OnTrial;
 
 /// Everything that the batches of one pipeline need on their way.
 #[derive(Debug)]
@@ -91,102 +94,42 @@ pub enum Keep<'a> {
     No,
 }
 
-/// Why a row was refused. Rows that were refused with one number were refused alike, within a batch and over batches.
-#[derive(Debug, Clone)]
-struct Refusal(Error);
-
-impl PartialEq for Refusal {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.kind == other.0.kind
-    }
+/// A piece of work with the database.
+enum Work<'a> {
+    /// Rows go into the table in one transaction.
+    Load { parts: &'a [RecordBatch], keep: Keep<'a> },
+    /// Some rows of a batch, those at these positions of the stream, are tried by key.
+    Trial { rows: &'a RecordBatch, positions: &'a [RangeInclusive<i64>], on_trial: &'a mut OnTrial },
 }
 
-/// Why the bad rows that a search has found were refused, for as long as somebody asks.
-fn kinds(search: &Search<Refusal>) -> impl Iterator<Item = ErrorKind> + '_ {
-    search.bad().iter().map(|(_, Refusal(why))| why.kind.clone())
-}
-
-impl Writer {
-    /// Finds the rows that the server refuses, of which there is one at least, and loads the others in one transaction,
-    /// of which `keep` says what becomes. [`Wrote::Refused`] where the rows are not to blame, or not alone, and it was
-    /// waited for a while.
-    pub async fn without_bad_rows(
-        &self,
-        rows: &RecordBatch,
-        error: Error,
-        keep: Keep<'_>,
-        trouble: &mut Trouble,
-        refused: &mut Vec<(usize, Error)>,
-    ) -> Wrote {
-        let started = Instant::now();
-        let mut search = Search::new(rows.num_rows(), Refusal(error));
-        let searched = self.refusals.begin(rows.num_rows());
-        let mut loads = 0;
-        loop {
-            let step = match searched.found(kinds(&search)) {
-                Some((refused, of)) => Step::GiveUp { refused, of },
-                None => search.step(),
-            };
-            let (ranges, keep) = match &step {
-                Step::Try(ranges) => (ranges, Keep::No),
-                Step::Write(ranges) => (ranges, keep),
-                Step::GiveUp { refused, of } => {
-                    // What is found of this batch is found again, and must not count beside itself.
-                    drop(searched);
-                    let error =
-                        Error::rows_refused(search.last_reason().map(|Refusal(why)| why), *refused, *of);
-                    let next = trouble.met(&error);
-                    tokio::select! {
-                        () = tokio::time::sleep(next.wait) => {}
-                        () = self.shutdown.forced() => return Wrote::GaveUp,
-                    }
-                    self.reload_target().await;
-                    return Wrote::Refused(error);
-                }
-            };
-            let parts: Vec<RecordBatch> =
-                ranges.iter().map(|range| rows.slice(range.start, range.len())).collect();
-            loads += 1;
-            let wrote =
-                if parts.is_empty() { Wrote::NoneLeft } else { self.load(&parts, keep, trouble).await };
-            let was_last = matches!(step, Step::Write(_));
-            match wrote {
-                Wrote::Refused(error) => search.refused(Refusal(error)),
-                Wrote::TriedOut if !was_last => {
-                    search.accepted();
-                }
-                Wrote::Committed(_) | Wrote::TriedOut | Wrote::NoneLeft => {
-                    let bad = search.bad().iter().map(|(row, Refusal(why))| (*row, why.clone()));
-                    refused.extend(bad);
-                    searched.over(kinds(&search));
-                    metrics::bisected(&self.pipeline, loads, started.elapsed());
-                    tracing::warn!(
-                        pipeline = %self.pipeline, batch_rows = rows.num_rows(), refused = refused.len(), loads,
-                        "the database refused rows, which go to the dead-letter stream: the others are written"
-                    );
-                    return wrote;
-                }
-                Wrote::TooMany | Wrote::Superseded | Wrote::GaveUp => return wrote,
-            }
+impl Work<'_> {
+    fn row_count(&self) -> usize {
+        match self {
+            Work::Load { parts, .. } => parts.iter().map(RecordBatch::num_rows).sum(),
+            Work::Trial { rows, .. } => rows.num_rows(),
         }
     }
 
+    /// Throws away a session that it keeps.
+    fn let_go(&mut self) {
+        if let Work::Trial { on_trial, .. } = self {
+            on_trial.staged = None;
+        }
+    }
+}
+
+impl Writer {
     /// Loads rows in one transaction, and commits it or rolls it back; tries for as long as it takes.
     pub async fn load(&self, parts: &[RecordBatch], keep: Keep<'_>, trouble: &mut Trouble) -> Wrote {
-        let row_count: usize = parts.iter().map(RecordBatch::num_rows).sum();
+        self.work(Work::Load { parts, keep }, trouble).await
+    }
+
+    /// Does one piece of work; tries for as long as it takes.
+    async fn work(&self, mut work: Work<'_>, trouble: &mut Trouble) -> Wrote {
+        let row_count = work.row_count();
         loop {
-            let attempt = async {
-                let leased = self.pool.get().await?;
-                let target = Arc::clone(&self.target.read().unwrap_or_else(PoisonError::into_inner));
-                let _busy = metrics::WriterBusy::enter(&self.pipeline);
-                let rows = Rows { target: &target, schema: &self.schema, parts, deadlines: self.deadlines };
-                match keep {
-                    Keep::Yes(commit) => commit::write(leased, rows, commit).await.map(Some),
-                    Keep::No => commit::try_out(leased, rows).await.map(|()| None),
-                }
-            };
             let error = tokio::select! {
-                outcome = attempt => match outcome {
+                outcome = self.attempt(&mut work) => match outcome {
                     Ok(Some(Committed { durable, load, commit, merged })) => {
                         if row_count > 0 {
                             metrics::committed(&self.pipeline, load, commit);
@@ -212,6 +155,8 @@ impl Writer {
                 }
                 _ => {}
             }
+            // nobody shall wait for a lock meanwhile
+            work.let_go();
             let next = trouble.met(&error);
             tokio::select! {
                 () = tokio::time::sleep(next.wait) => {}
@@ -219,17 +164,53 @@ impl Writer {
             }
             match next.disposition {
                 Disposition::SmallerBatch if row_count > FEWEST_ROWS => return Wrote::TooMany,
-                Disposition::OutcomeUnknown => match keep {
-                    Keep::Yes(Commit { progress: Some(made), .. }) => match self.resolve(made).await {
-                        Some(Resolved::NotCommitted) => {}
-                        Some(Resolved::Committed(durable)) => return Wrote::Committed(durable),
-                        Some(Resolved::Superseded) => return Wrote::Superseded,
-                        None => return Wrote::GaveUp,
-                    },
+                Disposition::OutcomeUnknown => match &work {
+                    Work::Load { keep: Keep::Yes(Commit { progress: Some(made), .. }), .. } => {
+                        match self.resolve(made).await {
+                            Some(Resolved::NotCommitted) => {}
+                            Some(Resolved::Committed(durable)) => return Wrote::Committed(durable),
+                            Some(Resolved::Superseded) => return Wrote::Superseded,
+                            None => return Wrote::GaveUp,
+                        }
+                    }
                     _ => self.unknown(row_count),
                 },
                 Disposition::ReloadShape | Disposition::Stop => self.reload_target().await,
                 _ => {}
+            }
+        }
+    }
+
+    async fn attempt(&self, work: &mut Work<'_>) -> Result<Option<Committed>> {
+        let target = || Arc::clone(&self.target.read().unwrap_or_else(PoisonError::into_inner));
+        let (schema, deadlines) = (&*self.schema, self.deadlines);
+        match work {
+            Work::Load { parts, keep } => {
+                let leased = self.pool.get().await?;
+                let target = target();
+                let _busy = metrics::WriterBusy::enter(&self.pipeline);
+                let rows = Rows { target: &target, schema, parts, deadlines };
+                match keep {
+                    Keep::Yes(commit) => commit::write(leased, rows, commit).await.map(Some),
+                    Keep::No => commit::try_out(leased, rows).await.map(|()| None),
+                }
+            }
+            Work::Trial { rows, positions, on_trial } => {
+                let staged = match on_trial.staged.take() {
+                    Some(staged) => staged,
+                    None => {
+                        let leased = self.pool.get().await?;
+                        let target = target();
+                        on_trial.is_staging = true;
+                        let parts = std::slice::from_ref(*rows);
+                        Staged::load(leased, Rows { target: &target, schema, parts, deadlines }).await?
+                    }
+                };
+                on_trial.is_staging = false;
+                let _busy = metrics::WriterBusy::enter(&self.pipeline);
+                let (staged, tried) = staged.attempt(positions).await;
+                on_trial.staged = staged;
+                tried.map(|()| None)
             }
         }
     }

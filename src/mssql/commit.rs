@@ -255,7 +255,7 @@ async fn begin(session: &mut Session, deadlines: Deadlines) -> Result<()> {
         .await
 }
 
-async fn step<T>(
+pub(super) async fn step<T>(
     phase: Phase,
     deadline: Duration,
     what: &str,

@@ -7,7 +7,7 @@ pub(super) mod leases;
 pub(super) mod receipts;
 pub mod state;
 
-pub use self::keyed::Merge;
+pub use self::keyed::{Merge, Trials};
 pub(super) use self::keyed::{STAGE, StageColumn, create_key_index, create_stage};
 use crate::keyed::Keyed;
 use crate::schema::Schema;

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::keyed::Keyed;
 use crate::mssql::connect::Session;
 use crate::mssql::execute;
-use crate::mssql::statements::{self, Merge};
+use crate::mssql::statements::{self, Merge, Trials};
 use crate::schema::{Schema, SchemaError, SqlType};
 use crate::sql_name::TableName;
 
@@ -45,6 +45,8 @@ pub struct Stage {
     pub create: String,
     /// The statements that merge its rows into the table, and drop it.
     pub merge: Merge,
+    /// The statements that try parts of it.
+    pub trials: Trials,
 }
 
 /// A column to load.
@@ -183,8 +185,11 @@ pub async fn prepare(
     for column in schema.columns().iter().filter(|column| column.only_staged) {
         columns.push(TargetColumn { name: column.name.quoted(), scale: 0, encoding: None });
     }
-    let stage =
-        Stage { create: statements::create_stage(&stage_columns), merge: Merge::new(table, schema, keyed) };
+    let stage = Stage {
+        create: statements::create_stage(&stage_columns),
+        merge: Merge::new(table, schema, keyed),
+        trials: Trials::new(table, schema, keyed),
+    };
     Ok(Target { table: statements::STAGE.to_owned(), columns, options, stage: Some(stage), decisions })
 }
 

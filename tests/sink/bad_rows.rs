@@ -64,14 +64,17 @@ async fn heavy_one_bad_row_of_a_hundred_thousand_is_found_with_twenty_loads() {
 /// GIVEN 102,400 rows of which the database refuses a hundredth, scattered
 /// WHEN they are written
 /// THEN exactly those are dead-lettered, the others are in the table, within a minute.
-#[tokio::test(flavor = "multi_thread")]
-async fn heavy_a_hundredth_of_bad_rows_is_through_within_a_minute() {
+async fn a_hundredth(name: &str, write: &str) {
     const EVENTS: u64 = 102_400;
     let world = World::start().await;
     world.stream(numbers::STREAM, "numbers.>").await;
-    let table = table(&world, "scattered", "id % 100 <> 37").await;
+    let table = table(&world, name, "id % 100 <> 37").await;
+    let mut sql = world.sql().await;
+    if !write.is_empty() {
+        sql.execute(&format!("CREATE UNIQUE INDEX {name}_key ON {table} (id)")).await;
+    }
     world.publish((1..=EVENTS).map(numbers::event)).await;
-    let mut sink = numbers::sink(&world, &table, "", ONE_BATCH);
+    let mut sink = numbers::sink(&world, &table, "", &format!("{ONE_BATCH}\n{write}"));
     let started = Instant::now();
     sink.start();
     world.settled(numbers::STREAM, numbers::DURABLE, 3 * MINUTE).await;
@@ -79,7 +82,6 @@ async fn heavy_a_hundredth_of_bad_rows_is_through_within_a_minute() {
 
     let bad: BTreeSet<u64> = (1..=EVENTS).filter(|id| id % 100 == 37).collect();
     assert_eq!(refused(&world, "547").await, bad);
-    let mut sql = world.sql().await;
     let good = i64::try_from(EVENTS).expect("small") - i64::try_from(bad.len()).expect("small");
     assert_eq!(sql.number(&format!("SELECT COUNT_BIG(DISTINCT id) FROM {table}")).await, good);
     assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, good);
@@ -88,6 +90,17 @@ async fn heavy_a_hundredth_of_bad_rows_is_through_within_a_minute() {
     assert!(seconds < 60.0, "{seconds} s");
     assert!(sink.terminate(MINUTE).await.success());
     sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_a_hundredth_of_bad_rows_is_through_within_a_minute() {
+    a_hundredth("scattered", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heavy_a_hundredth_of_bad_rows_is_through_within_a_minute_by_key() {
+    let upsert = "write = \"upsert\"\nkey = [\"id\"]\nsequence_column = \"stream_sequence\"";
+    a_hundredth("scattered_by_key", upsert).await;
 }
 
 /// GIVEN a table that refuses most rows alike

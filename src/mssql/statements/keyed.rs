@@ -1,8 +1,9 @@
 //! The statements of writing by key: the temporary table of a batch, and how its rows get into the table.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::literal;
+use super::{BEGIN, ROLLBACK, literal};
 use crate::disposition::{TABLE_BUSY, TRANSACTION_GONE};
 use crate::keyed::{Keyed, Wins};
 use crate::schema::{Length, Schema, SqlType};
@@ -82,60 +83,193 @@ impl Merge {
     /// transaction, and its name is the table's object id, however the configuration spells the table. `UPDLOCK` and
     /// `HOLDLOCK` keep out everybody else who writes those keys, also the ones that are not there yet.
     pub(in crate::mssql) fn new(table: &TableName, schema: &Schema, keyed: &Keyed) -> Self {
-        let table_text = table.quoted();
-        let (key, sequence) = (list(keyed.key.iter().map(Identifier::quoted)), keyed.sequence.quoted());
-        let order = match keyed.wins {
-            Wins::Lowest => "ASC",
-            Wins::Highest => "DESC",
-        };
-        let same_key: Vec<String> =
-            keyed.key.iter().map(Identifier::quoted).map(|name| format!("t.{name} = s.{name}")).collect();
-        let same_key = same_key.join(" AND ");
-        let update = keyed.guard.as_ref().map(|guard| {
-            let guard = guard.quoted();
-            let wins = match keyed.wins {
-                Wins::Lowest => format!("s.{guard} < t.{guard}"),
-                Wins::Highest => format!("(s.{guard} > t.{guard} OR t.{guard} IS NULL)"),
-            };
-            let others = schema.table_columns().filter(|column| !keyed.has(column));
-            let assignments =
-                others.map(|column| column.name.quoted()).map(|name| format!("{name} = s.{name}"));
-            format!(
-                "UPDATE t SET {} FROM {table_text} AS t WITH (UPDLOCK, HOLDLOCK) \
-                 JOIN {STAGE} AS s ON {same_key} WHERE {wins};\nSET @updated = @@ROWCOUNT;\n",
-                list(assignments)
-            )
-        });
-        let columns: Vec<String> = schema.table_columns().map(|column| column.name.quoted()).collect();
-        let staged = list(columns.iter().map(|name| format!("s.{name}")));
+        let parts = Parts { table: table.quoted(), schema, keyed, stage: STAGE.to_owned() };
+        let update = parts.update();
+        let update = update.map(|update| format!("{update};\nSET @updated = @@ROWCOUNT;\n"));
         let body = format!(
             "DECLARE @lock int, @updated int = 0, @inserted int = 0;\n\
-             DECLARE @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID({object}));\n\
+             DECLARE @resource nvarchar(255) = {resource};\n\
              IF XACT_STATE() <> 1 THROW {TRANSACTION_GONE}, N'the transaction of this batch is gone', 1;\n\
-             DELETE FROM {STAGE} WHERE {sequence} IN (SELECT ranked.{sequence} FROM (SELECT {sequence}, \
-             ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY {sequence} {order}) AS place FROM {STAGE}) AS ranked \
-             WHERE ranked.place > 1);\n\
+             {keep_winners};\n\
              EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', \
              @LockOwner = N'Transaction', @LockTimeout = @patience;\n\
-             IF @lock < 0 THROW {TABLE_BUSY}, N'the table is being written by others', 1;\n\
+             {refuse};\n\
              {update}\
-             INSERT INTO {table_text} ({columns}) SELECT {staged} FROM {STAGE} AS s \
-             WHERE NOT EXISTS (SELECT 1 FROM {table_text} AS t WITH (UPDLOCK, HOLDLOCK) WHERE {same_key});\n\
+             {insert};\n\
              SET @inserted = @@ROWCOUNT;\n\
              DROP TABLE {STAGE};\n\
              SELECT @updated AS updated, @inserted AS inserted",
-            object = literal(&table_text),
+            resource = resource(table),
+            refuse = refuse_without_lock(),
+            keep_winners = parts.keep_winners(),
             update = update.unwrap_or_default(),
-            columns = list(columns.iter().cloned()),
+            insert = parts.insert(),
         );
         Self { body }
     }
 
     /// The text, which waits so long for its turn; then it fails with [`TABLE_BUSY`].
     pub(in crate::mssql) fn text(&self, patience: Duration) -> String {
-        let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        format!("DECLARE @patience int = {milliseconds};\n{}", self.body)
+        format!("DECLARE @patience int = {};\n{}", milliseconds(patience), self.body)
     }
+}
+
+/// The name of the lock that a merge into a table holds.
+fn resource(table: &TableName) -> String {
+    format!("CONCAT(N'nats_sql_sink.merge.', OBJECT_ID({}))", literal(&table.quoted()))
+}
+
+fn refuse_without_lock() -> String {
+    format!("IF @lock < 0 THROW {TABLE_BUSY}, N'the table is being written by others', 1")
+}
+
+/// What a merge is made of.
+struct Parts<'a> {
+    /// The table, quoted.
+    table: String,
+    schema: &'a Schema,
+    keyed: &'a Keyed,
+    /// Where the rows are: a table, or a query in parentheses.
+    stage: String,
+}
+
+impl Parts<'_> {
+    /// Deletes all rows of a key but one.
+    fn keep_winners(&self) -> String {
+        let (stage, sequence) = (&self.stage, self.keyed.sequence.quoted());
+        format!(
+            "DELETE FROM {stage} WHERE {sequence} IN (SELECT ranked.{sequence} FROM (SELECT {sequence}, \
+             {place} FROM {stage}) AS ranked WHERE ranked.place > 1)",
+            place = place(self.keyed)
+        )
+    }
+
+    fn same_key(&self) -> String {
+        let same: Vec<String> = self
+            .keyed
+            .key
+            .iter()
+            .map(Identifier::quoted)
+            .map(|name| format!("t.{name} = s.{name}"))
+            .collect();
+        same.join(" AND ")
+    }
+
+    /// Gives the rows of the table the values of those that win against them; `None` where none does.
+    fn update(&self) -> Option<String> {
+        let guard = self.keyed.guard.as_ref()?.quoted();
+        let wins = match self.keyed.wins {
+            Wins::Lowest => format!("s.{guard} < t.{guard}"),
+            Wins::Highest => format!("(s.{guard} > t.{guard} OR t.{guard} IS NULL)"),
+        };
+        let others = self.schema.table_columns().filter(|column| !self.keyed.has(column));
+        let assignments = others.map(|column| column.name.quoted()).map(|name| format!("{name} = s.{name}"));
+        Some(format!(
+            "UPDATE t SET {} FROM {} AS t WITH (UPDLOCK, HOLDLOCK) JOIN {} AS s ON {} WHERE {wins}",
+            list(assignments),
+            self.table,
+            self.stage,
+            self.same_key()
+        ))
+    }
+
+    /// Inserts the rows whose key the table has not.
+    fn insert(&self) -> String {
+        let columns: Vec<String> = self.schema.table_columns().map(|column| column.name.quoted()).collect();
+        let staged = list(columns.iter().map(|name| format!("s.{name}")));
+        format!(
+            "INSERT INTO {table} ({columns}) SELECT {staged} FROM {stage} AS s \
+             WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WITH (UPDLOCK, HOLDLOCK) WHERE {same_key})",
+            table = self.table,
+            columns = list(columns.into_iter()),
+            stage = self.stage,
+            same_key = self.same_key(),
+        )
+    }
+}
+
+/// Numbers the rows of each key; the first wins.
+fn place(keyed: &Keyed) -> String {
+    let key = list(keyed.key.iter().map(Identifier::quoted));
+    let order = match keyed.wins {
+        Wins::Lowest => "ASC",
+        Wins::Highest => "DESC",
+    };
+    format!("ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY {} {order}) AS place", keyed.sequence.quoted())
+}
+
+/// The statements that try whether the table takes some rows of a batch, which are in the temporary table already.
+#[derive(Debug, Clone)]
+pub struct Trials {
+    resource: String,
+    sequence: String,
+    /// With [`CONDITION`] in the place of what says which rows.
+    body: String,
+}
+
+/// Stands for what says which rows are tried: no name has such a character.
+const CONDITION: &str = "\u{0}";
+
+impl Trials {
+    pub(in crate::mssql) fn new(table: &TableName, schema: &Schema, keyed: &Keyed) -> Self {
+        let columns = list(schema.columns().iter().map(|column| column.name.quoted()));
+        let stage = format!(
+            "(SELECT {columns} FROM (SELECT {columns}, {place} FROM {STAGE} WHERE {CONDITION}) AS ranked \
+             WHERE ranked.place = 1)",
+            place = place(keyed)
+        );
+        let parts = Parts { table: table.quoted(), schema, keyed, stage };
+        let update = parts.update().map(|update| format!("{update};\n")).unwrap_or_default();
+        let body = format!("{BEGIN};\n{update}{};\n{ROLLBACK}", parts.insert());
+        Self { resource: resource(table), sequence: keyed.sequence.quoted(), body }
+    }
+
+    /// After the rows have been loaded: they are found by their position.
+    pub(in crate::mssql) fn prepare(&self) -> String {
+        format!("CREATE INDEX [nats_sql_sink_position] ON {STAGE} ({})", self.sequence)
+    }
+
+    /// Takes the lock of the merges for the session, so that no trial waits for one; fails with [`TABLE_BUSY`] after so long.
+    pub(in crate::mssql) fn lock(&self, patience: Duration) -> String {
+        format!(
+            "DECLARE @lock int, @resource nvarchar(255) = {};\n\
+             EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', \
+             @LockOwner = N'Session', @LockTimeout = {};\n\
+             {}",
+            self.resource,
+            milliseconds(patience),
+            refuse_without_lock()
+        )
+    }
+
+    /// Lets others merge.
+    pub(in crate::mssql) fn unlock(&self) -> String {
+        format!(
+            "DECLARE @resource nvarchar(255) = {};\n\
+             EXEC sp_releaseapplock @Resource = @resource, @LockOwner = N'Session'",
+            self.resource
+        )
+    }
+
+    /// Merges the rows at these positions of the stream, and takes it back: all in one request, so that nothing is held
+    /// from one to the next.
+    pub(in crate::mssql) fn text(&self, positions: &[RangeInclusive<i64>]) -> String {
+        let sequence = &self.sequence;
+        let positions: Vec<String> = positions
+            .iter()
+            .map(|range| format!("{sequence} BETWEEN {} AND {}", range.start(), range.end()))
+            .collect();
+        self.body.replace(CONDITION, &positions.join(" OR "))
+    }
+
+    /// Leaves the session as it was.
+    pub(in crate::mssql) fn clear() -> String {
+        format!("DROP TABLE {STAGE}")
+    }
+}
+
+fn milliseconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
@@ -211,6 +345,30 @@ nullable = false
         assert!(unguarded.contains("ORDER BY [nats_sql_sink_sequence] ASC"), "{unguarded}");
         assert!(!unguarded.contains("UPDATE") || !unguarded.contains("SET ["), "{unguarded}");
         assert!(unguarded.contains("SELECT s.[id], s.[a]]b], s.[value], s.[at] FROM"), "{unguarded}");
+    }
+
+    #[test]
+    fn rows_on_trial_are_found_by_their_position() {
+        let schema = Schema::parse(SCHEMA).expect("a schema");
+        let keyed = keyed(&["id"], Some("at"), Wins::Highest);
+        let trials = Trials::new(&"dbo.[t's]".parse().expect("a name"), &schema, &keyed);
+        assert_snapshot!(trials.prepare(), @"CREATE INDEX [nats_sql_sink_position] ON [#nats_sql_sink_stage] ([at])");
+        assert_snapshot!(trials.lock(Duration::from_secs(60)), @r"
+        DECLARE @lock int, @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID(N'[dbo].[t''s]'));
+        EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', @LockOwner = N'Session', @LockTimeout = 60000;
+        IF @lock < 0 THROW 51318, N'the table is being written by others', 1
+        ");
+        assert_snapshot!(trials.text(&[1..=5, 8..=8]), @r"
+        BEGIN TRANSACTION;
+        UPDATE t SET [a]]b] = s.[a]]b], [value] = s.[value], [at] = s.[at] FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) JOIN (SELECT [id], [a]]b], [value], [at] FROM (SELECT [id], [a]]b], [value], [at], ROW_NUMBER() OVER (PARTITION BY [id] ORDER BY [at] DESC) AS place FROM [#nats_sql_sink_stage] WHERE [at] BETWEEN 1 AND 5 OR [at] BETWEEN 8 AND 8) AS ranked WHERE ranked.place = 1) AS s ON t.[id] = s.[id] WHERE (s.[at] > t.[at] OR t.[at] IS NULL);
+        INSERT INTO [dbo].[t's] ([id], [a]]b], [value], [at]) SELECT s.[id], s.[a]]b], s.[value], s.[at] FROM (SELECT [id], [a]]b], [value], [at] FROM (SELECT [id], [a]]b], [value], [at], ROW_NUMBER() OVER (PARTITION BY [id] ORDER BY [at] DESC) AS place FROM [#nats_sql_sink_stage] WHERE [at] BETWEEN 1 AND 5 OR [at] BETWEEN 8 AND 8) AS ranked WHERE ranked.place = 1) AS s WHERE NOT EXISTS (SELECT 1 FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[id] = s.[id]);
+        IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION
+        ");
+        assert_snapshot!(trials.unlock(), @r"
+        DECLARE @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID(N'[dbo].[t''s]'));
+        EXEC sp_releaseapplock @Resource = @resource, @LockOwner = N'Session'
+        ");
+        assert_snapshot!(Trials::clear(), @"DROP TABLE [#nats_sql_sink_stage]");
     }
 
     #[test]
