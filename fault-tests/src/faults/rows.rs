@@ -165,8 +165,9 @@ async fn dead_letters_missing(stand: &mut Stand) -> anyhow::Result<()> {
 }
 
 async fn outlast_window(stand: &mut Stand) -> anyhow::Result<()> {
-    /// Makes it likely that letters are on their way when answers stop.
-    const ROUND_TRIP: Duration = Duration::from_secs(2);
+    /// A worker has letters on their way for nearly as long as that, and is not yet told that they are lost (after 5 s): so
+    /// some are when answers stop.
+    const ROUND_TRIP: Duration = Duration::from_secs(4);
     /// Outages, at most: each finds letters on their way by chance.
     const OUTAGES: usize = 8;
     let proxy = stand.nats_proxy.as_ref().context("a proxy")?;
