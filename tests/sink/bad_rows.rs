@@ -63,7 +63,8 @@ async fn heavy_one_bad_row_of_a_hundred_thousand_is_found_with_twenty_loads() {
 
 /// GIVEN 102,400 rows of which the database refuses a hundredth, scattered
 /// WHEN they are written
-/// THEN exactly those are dead-lettered, the others are in the table, within a minute.
+/// THEN exactly those are dead-lettered, the others are in the table, with few loads for each, and in bearable time: on two cores
+/// that have nothing else to do about half a minute, by key twice that. Most of it is the local stack's.
 async fn a_hundredth(name: &str, write: &str) {
     const EVENTS: u64 = 102_400;
     let world = World::start().await;
@@ -87,18 +88,19 @@ async fn a_hundredth(name: &str, write: &str) {
     assert_eq!(sql.number(&format!("SELECT COUNT_BIG(*) FROM {table}")).await, good);
     let loads = sink.metric("nats_sql_sink_bisection_loads_total").await.expect("the metric");
     println!("{} bad rows of {EVENTS}: {seconds:.1} s, {loads} loads more", bad.len());
-    assert!(seconds < 60.0, "{seconds} s");
+    assert!(loads <= 9.0 * bad.len() as f64, "{loads} loads");
+    assert!(seconds < 150.0, "{seconds} s");
     assert!(sink.terminate(MINUTE).await.success());
     sql.execute(&format!("DROP TABLE {table}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heavy_a_hundredth_of_bad_rows_is_through_within_a_minute() {
+async fn heavy_a_hundredth_of_bad_rows_is_found_with_few_loads_each() {
     a_hundredth("scattered", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heavy_a_hundredth_of_bad_rows_is_through_within_a_minute_by_key() {
+async fn heavy_a_hundredth_of_bad_rows_is_found_with_few_loads_each_by_key() {
     let upsert = "write = \"upsert\"\nkey = [\"id\"]\nsequence_column = \"stream_sequence\"";
     a_hundredth("scattered_by_key", upsert).await;
 }
