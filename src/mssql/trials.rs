@@ -96,7 +96,7 @@ impl Staged {
         }
         let clear = Trials::clear();
         let clear = execute(self.leased.session()?, &clear);
-        step(Phase::Load, self.statement, "dropping the temporary tables", clear).await?;
+        step(Phase::Load, self.statement, "dropping the temporary table", clear).await?;
         self.leased.give_back();
         Ok(())
     }

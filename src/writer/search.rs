@@ -29,17 +29,6 @@ pub(super) struct OnTrial {
     is_refused: bool,
 }
 
-impl OnTrial {
-    /// Lets go of the session and of the merges' lock: the search is over, or another session needs them.
-    async fn clear(&mut self) {
-        if let Some(staged) = self.staged.take()
-            && let Err(error) = staged.clear().await
-        {
-            tracing::debug!(error = %error, "the session of a search could not be used again");
-        }
-    }
-}
-
 /// The rows of a batch by key, in the order of their positions in the stream.
 struct ByPosition {
     rows: RecordBatch,
@@ -122,7 +111,7 @@ impl Writer {
                 Step::Try(ranges) => (ranges, Keep::No),
                 Step::Write(ranges) => (ranges, keep),
                 Step::GiveUp { refused, of } => {
-                    on_trial.clear().await;
+                    self.clear(&mut on_trial).await;
                     // What is found of this batch is found again, and must not count beside itself.
                     drop(searched);
                     let error =
@@ -148,7 +137,7 @@ impl Writer {
                 Some(wrote) => wrote,
                 None if ranges.is_empty() => Wrote::NoneLeft,
                 None => {
-                    on_trial.clear().await;
+                    self.clear(&mut on_trial).await;
                     let parts: Vec<RecordBatch> =
                         ranges.iter().map(|range| rows.slice(range.start, range.len())).collect();
                     self.load(&parts, keep, trouble).await
@@ -173,6 +162,21 @@ impl Writer {
                 }
                 Wrote::TooMany | Wrote::Superseded | Wrote::GaveUp => return wrote,
             }
+        }
+    }
+
+    /// Lets go of the session and of the merges' lock: the search is over, or another session needs them. A forced stop
+    /// does not wait for that, and the server clears what is thrown away.
+    async fn clear(&self, on_trial: &mut OnTrial) {
+        let Some(staged) = on_trial.staged.take() else { return };
+        let cleared = tokio::select! {
+            cleared = staged.clear() => cleared,
+            () = self.shutdown.forced() => return,
+        };
+        if let Err(error) = cleared {
+            tracing::debug!(
+                pipeline = %self.pipeline, error = %error, "the session of a search could not be used again"
+            );
         }
     }
 
