@@ -6,6 +6,7 @@ pub mod error;
 pub mod sql_name;
 pub mod disposition;
 pub mod retry;
+pub mod concurrency;
 pub mod metrics;
 pub mod telemetry;
 pub mod shutdown;

@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "sql_name",
     "disposition",
     "retry",
+    "concurrency",
     "metrics",
     "telemetry",
     "shutdown",
