@@ -188,6 +188,11 @@ impl Controller {
         self.limit
     }
 
+    /// Whether there are as few as loads that only take longer lead to, or fewer, and there could be more.
+    pub fn is_low(&self) -> bool {
+        self.limit < self.max && self.limit <= self.min.max(floor(SPARE))
+    }
+
     /// Takes note of a load that has ended, and decides.
     pub fn ended(&mut self, load: &Load) -> Option<Change> {
         let is_current =

@@ -26,6 +26,7 @@ pub mod mssql;
 pub mod bisect;
 pub mod refusals;
 pub mod trouble;
+pub mod writers;
 pub mod writer;
 pub mod worker;
 pub mod partition;

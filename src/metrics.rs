@@ -234,6 +234,14 @@ metrics! {
         "batches being written now",
         "nats_sql_sink_writers_busy", &["pipeline"]
     );
+    WRITERS_LIMIT = gauge(
+        "batches that may be written at once, which follows what the database makes of them",
+        "nats_sql_sink_writers_limit", &["pipeline"]
+    );
+    WRITERS_DECREASES_TOTAL = counter(
+        "times that writers_limit was lowered: the database asked for less (throttled), or took longer for nothing (latency)",
+        "nats_sql_sink_writers_decreases_total", &["pipeline", "reason"]
+    );
 
     BATCHES_COMMITTED_TOTAL = counter(
         "transactions that the database confirmed",
@@ -434,6 +442,8 @@ mod tests {
             decoded("p", Duration::from_millis(3));
             decode_trial("p", "survived");
             let _busy = WriterBusy::enter("p");
+            writers_limit("p", 2);
+            writers_decreased("p", "throttled");
             committed("p", Duration::from_millis(2), Duration::from_millis(1));
             bisected("p", 18, Duration::from_millis(5));
             rows_committed("p", 2);

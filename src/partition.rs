@@ -63,8 +63,6 @@ pub struct Partitions {
     pub budget: Budget,
     /// Most bytes of the budget to reserve for one pull.
     pub share: usize,
-    /// So many batches are written at once.
-    pub writers: Arc<Semaphore>,
     /// So many are decoded, or wait to be written, or are written.
     pub places: Arc<Semaphore>,
 }

@@ -43,6 +43,7 @@ use crate::telemetry;
 use crate::trouble::Trouble;
 use crate::worker::{self, Worker};
 use crate::writer::Writer;
+use crate::writers::Writers;
 
 /// Pulls that are open at once: while one is answered the next is on its way.
 const PULLERS: usize = 2;
@@ -332,6 +333,7 @@ impl Pipeline {
             schema: Arc::new(schema),
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
+            writers: Writers::new(Arc::clone(name), &self.config.writers),
             duplicates: Way::of(&self.config, &self.schema).duplicates(),
             refusals: Refusals::default(),
             deadlines: Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout },

@@ -12,7 +12,7 @@ use crate::bisect::{Search, Step};
 use crate::config::PipelineConfig;
 use crate::decode::{Decoded, Decoder};
 use crate::delivery::{Batch, Durable, Event};
-use crate::disposition::{Disposition, Duplicates, disposition, meaning};
+use crate::disposition::{Disposition, Duplicates, asks_for_less, disposition, meaning};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
@@ -26,6 +26,7 @@ use crate::schema::Schema;
 use crate::shutdown::Shutdown;
 use crate::status::PipelineStatus;
 use crate::trouble::Trouble;
+use crate::writers::Writers;
 
 /// Everything that the batches of one pipeline need on their way.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Writer {
     pub target: RwLock<Arc<Target>>,
     /// Sessions with the database.
     pub pool: Pool,
+    /// How many loads are under way at once.
+    pub writers: Writers,
     /// What it means that the table holds the key of a row already.
     pub duplicates: Duplicates,
     /// How many of the last rows were refused alike.
@@ -175,6 +178,7 @@ impl Writer {
     pub async fn load(&self, parts: &[RecordBatch], keep: Keep<'_>, trouble: &mut Trouble) -> Wrote {
         let row_count: usize = parts.iter().map(RecordBatch::num_rows).sum();
         loop {
+            let begun = self.writers.begin();
             let attempt = async {
                 let leased = self.pool.get().await?;
                 let target = Arc::clone(&self.target.read().unwrap_or_else(PoisonError::into_inner));
@@ -187,20 +191,22 @@ impl Writer {
             };
             let error = tokio::select! {
                 outcome = attempt => match outcome {
-                    Ok(Some(Committed { durable, load, commit, merged })) => {
+                    Ok(Some(committed)) => {
                         if row_count > 0 {
-                            metrics::committed(&self.pipeline, load, commit);
+                            begun.done(row_count, committed.took());
                         }
-                        if let Some(Merged { updated, inserted }) = merged {
-                            metrics::merged(&self.pipeline, updated, inserted, row_count);
-                        }
-                        return Wrote::Committed(durable);
+                        return Wrote::Committed(self.count(committed, row_count));
                     }
                     Ok(None) => return Wrote::TriedOut,
                     Err(error) => error,
                 },
                 () = self.shutdown.forced() => return Wrote::GaveUp,
             };
+            if asks_for_less(&error) {
+                begun.throttled();
+            } else if error.is_late() {
+                begun.timed_out();
+            }
             match disposition(&error, self.duplicates) {
                 Disposition::Bisect if error.phase == Phase::Load => {
                     metrics::error_met(&self.pipeline, &error, Disposition::Bisect);
@@ -232,6 +238,18 @@ impl Writer {
                 _ => {}
             }
         }
+    }
+
+    /// Counts a transaction that is in.
+    fn count(&self, committed: Committed, rows: usize) -> Durable {
+        let Committed { durable, load, commit, merged } = committed;
+        if rows > 0 {
+            metrics::committed(&self.pipeline, load, commit);
+        }
+        if let Some(Merged { updated, inserted, .. }) = merged {
+            metrics::merged(&self.pipeline, updated, inserted, rows);
+        }
+        durable
     }
 
     /// Finds out whether a step was made, for as long as it takes. `None` where the process gave up.

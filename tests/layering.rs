@@ -31,6 +31,7 @@ const ORDER: &[&str] = &[
     "bisect",
     "refusals",
     "trouble",
+    "writers",
     "writer",
     "worker",
     "partition",

@@ -144,6 +144,17 @@ impl Drop for WriterBusy {
     }
 }
 
+/// So many batches may be written at once now.
+pub fn writers_limit(pipeline: &str, limit: usize) {
+    gauge!(WRITERS_LIMIT.name, "pipeline" => pipeline.to_owned()).set(limit as f64);
+}
+
+/// The database is given fewer batches at once, for this reason.
+pub fn writers_decreased(pipeline: &str, reason: &'static str) {
+    counter!(WRITERS_DECREASES_TOTAL.name, "pipeline" => pipeline.to_owned(), "reason" => reason)
+        .increment(1);
+}
+
 /// A transaction was committed: how long its load and its commit took.
 pub fn committed(pipeline: &str, load: Duration, commit: Duration) {
     counter!(BATCHES_COMMITTED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);

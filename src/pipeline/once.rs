@@ -105,7 +105,6 @@ impl Pipeline {
         let target = self.within(preparing, "reading the table's shape").await?;
         leased.give_back();
         let writer = self.writer(name, gate, target, dead_letters)?;
-        let writers = self.config.writers.max;
         // A worker may come to read all partitions; together they reserve at most half of the budget for what has not
         // arrived yet.
         let readers = layout.partitions.len() * self.shared.config.pipelines.len();
@@ -118,8 +117,7 @@ impl Pipeline {
             layout,
             share: budget.capacity() / (2 * readers.max(1)),
             budget,
-            writers: Arc::new(Semaphore::new(writers)),
-            places: Arc::new(Semaphore::new(writers + 1)),
+            places: Arc::new(Semaphore::new(self.config.writers.max + 1)),
         })
     }
 
