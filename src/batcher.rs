@@ -202,7 +202,7 @@ mod tests {
 
     impl Bench {
         fn start(max_rows: usize, max_bytes: usize, max_age: Duration) -> Self {
-            let budget = Budget::new(1_000_000);
+            let budget = Budget::divide(1_000_000, 1).remove(0);
             let (input, receiver) = mpsc::channel(8);
             let (sender, output) = mpsc::channel(1);
             let limits = Limits { max_rows, max_bytes, max_age, max_deliveries: 3 };

@@ -172,6 +172,12 @@ impl Config {
             let mut checks = checks.table(&format!("pipeline[{index}]"));
             pipeline.validate(&mut checks, self.memory, self.sql.max_connections);
         }
+        let (pipelines, connections) = (self.pipelines.len(), self.sql.max_connections);
+        if connections < pipelines {
+            let message =
+                format!("must be at least {pipelines}, the number of pipelines: each is sure of one");
+            checks.refuse(Problem::new("sql.max_connections", message).with_value(connections));
+        }
         self.validate_unique(&mut checks);
         problems
     }

@@ -15,6 +15,7 @@ pub mod config;
 pub mod identity;
 pub mod schema;
 pub mod keyed;
+pub mod fair;
 pub mod budget;
 
 // The way of an event.

@@ -50,7 +50,7 @@ const PULLERS: usize = 2;
 /// Chunks of deliveries that may wait for the batcher.
 const WAITING_CHUNKS: usize = 8;
 
-/// What the pipelines of a process share.
+/// What the pipelines of a process share; of sessions and bytes each has a share of its own.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The configuration, all of it.
@@ -251,15 +251,14 @@ impl Pipeline {
     }
 
     fn puller(&self, running: &Running, consumer: PullConsumer, out: mpsc::Sender<Vec<Delivery>>) -> Puller {
-        // All pullers together reserve at most half of the budget for what has not arrived yet.
-        let pullers = PULLERS * self.shared.config.pipelines.len();
         Puller {
             client: self.shared.client.clone(),
             consumer,
             pipeline: Arc::clone(&running.name),
             schema: Arc::clone(&running.worker.writer.schema),
             budget: self.shared.budget.clone(),
-            share: self.shared.budget.capacity() / (2 * pullers.max(1)),
+            // All pullers together reserve what the pipeline is sure of, and no more, for what has not arrived yet.
+            share: self.shared.budget.sure() / PULLERS,
             ledger: Arc::clone(&running.ledger),
             gate: running.gate.clone(),
             status: self.status.clone(),

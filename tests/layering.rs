@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "identity",
     "schema",
     "keyed",
+    "fair",
     // a delivery carries the permit for its bytes
     "budget",
     "delivery",
