@@ -28,8 +28,9 @@ pub use nats::{NatsAuth, NatsConfig, NatsTlsConfig};
 pub use parse::Environment;
 pub use partitions::{Layout, MAX_PARTITIONS, covers};
 pub use pipeline::{
-    BatchConfig, DeadLetterConfig, DeliveryGuarantee, MAX_BATCH_ROWS, OnGap, PartitionsConfig,
-    PipelineConfig, ReceiptsConfig, WriteMode, WritersConfig,
+    BatchConfig, DEFAULT_BATCH_ROWS, DeadLetterConfig, DeliveryGuarantee, MAX_BATCH_ROWS, OnGap,
+    PartitionsConfig, PipelineConfig, ReceiptsConfig, WriteMode, WritersConfig, default_batch_bytes,
+    largest_batch_bytes,
 };
 pub use problem::{ConfigError, ConfigErrorKind, Problem};
 pub use secret::{EnvironmentReference, SecretSource};

@@ -24,6 +24,7 @@ pub mod nats;
 pub mod batcher;
 pub mod decode;
 pub mod mssql;
+pub mod sizing;
 pub mod bisect;
 pub mod refusals;
 pub mod trouble;

@@ -251,6 +251,10 @@ metrics! {
         "events whose row the database confirmed",
         "nats_sql_sink_events_committed_total", &["pipeline"]
     );
+    ROWS_LOADED_TOTAL = counter(
+        "rows that came into the table, by whether as many came at once as a columnstore compresses: 102,400 (large), or fewer (small)",
+        "nats_sql_sink_rows_loaded_total", &["pipeline", "load"]
+    );
     KEYED_ROWS_TOTAL = counter(
         "rows committed by key: inserted, updated, or ignored because the table or the batch has one that wins",
         "nats_sql_sink_keyed_rows_total", &["pipeline", "outcome"]
@@ -447,6 +451,7 @@ mod tests {
             committed("p", Duration::from_millis(2), Duration::from_millis(1));
             bisected("p", 18, Duration::from_millis(5));
             rows_committed("p", 2);
+            rows_loaded("p", 2, false);
             merged("p", 1, 2, 5);
             end_to_end("p", [5_000_000].into_iter());
             dead_lettered("p", "not_json");

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::batcher::{self, Limits};
+use crate::batcher;
 use crate::budget::Budget;
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::decode::{DecodePool, Decoder};
@@ -38,6 +38,7 @@ use crate::receipts::Receipts;
 use crate::refusals::Refusals;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
+use crate::sizing;
 use crate::status::PipelineStatus;
 use crate::telemetry;
 use crate::trouble::Trouble;
@@ -132,7 +133,7 @@ impl Pipeline {
         ));
         background.spawn(count_held(Arc::clone(&running.name), Arc::clone(&running.ledger)));
         let announcing = self.announce(&running.name);
-        let limits = Limits::from(&self.config);
+        let limits = running.worker.writer.limits;
         tokio::join!(
             async {
                 self.take_in(running, consumer, chunks).await;
@@ -320,8 +321,14 @@ impl Pipeline {
         dead_letters: DeadLetters,
     ) -> Result<Writer> {
         let sql = &self.shared.config.sql;
-        for decision in &target.decisions {
+        let memory = self.shared.config.memory_bytes();
+        let capacity = self.shared.budget.capacity();
+        let sizes = sizing::decide(&self.config, &self.schema, target.shape, memory, capacity);
+        for decision in target.decisions.iter().chain(&sizes.decisions) {
             tracing::info!(pipeline = %name, table = %self.config.table, decision = %decision, "target table");
+        }
+        for warning in &sizes.warnings {
+            tracing::warn!(pipeline = %name, table = %self.config.table, "{warning}");
         }
         let schema = target
             .with_encodings(&self.schema)
@@ -332,6 +339,7 @@ impl Pipeline {
             schema: Arc::new(schema),
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
+            limits: sizes.limits,
             writers: Writers::new(Arc::clone(name), &self.config.writers),
             duplicates: Way::of(&self.config, &self.schema).duplicates(),
             refusals: Refusals::default(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 
+use crate::batcher::Limits;
 use crate::bisect::{Search, Step};
 use crate::config::PipelineConfig;
 use crate::decode::{Decoded, Decoder};
@@ -24,6 +25,7 @@ use crate::nats::gate::Gate;
 use crate::refusals::Refusals;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
+use crate::sizing::FEWEST_COMPRESSED_ROWS;
 use crate::status::PipelineStatus;
 use crate::trouble::Trouble;
 use crate::writers::Writers;
@@ -43,6 +45,8 @@ pub struct Writer {
     pub target: RwLock<Arc<Target>>,
     /// Sessions with the database.
     pub pool: Pool,
+    /// How large a batch may become.
+    pub limits: Limits,
     /// How many loads are under way at once.
     pub writers: Writers,
     /// What it means that the table holds the key of a row already.
@@ -246,10 +250,20 @@ impl Writer {
         if rows > 0 {
             metrics::committed(&self.pipeline, load, commit);
         }
-        if let Some(Merged { updated, inserted, .. }) = merged {
-            metrics::merged(&self.pipeline, updated, inserted, rows);
+        match merged {
+            Some(Merged { updated, inserted, .. }) => {
+                metrics::merged(&self.pipeline, updated, inserted, rows);
+                // In a columnstore an update is a new row in the deltastore.
+                self.count_loaded(usize::try_from(inserted).unwrap_or(usize::MAX));
+                metrics::rows_loaded(&self.pipeline, updated, false);
+            }
+            None => self.count_loaded(rows),
         }
         durable
+    }
+
+    fn count_loaded(&self, rows: usize) {
+        metrics::rows_loaded(&self.pipeline, rows as u64, rows >= FEWEST_COMPRESSED_ROWS);
     }
 
     /// Finds out whether a step was made, for as long as it takes. `None` where the process gave up.

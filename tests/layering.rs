@@ -29,6 +29,7 @@ const ORDER: &[&str] = &[
     "batcher",
     "decode",
     "mssql",
+    "sizing",
     "bisect",
     "refusals",
     "trouble",

@@ -167,6 +167,12 @@ pub fn rows_committed(pipeline: &str, rows: usize) {
     counter!(EVENTS_COMMITTED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(rows as u64);
 }
 
+/// So many rows came into the table, by a load that a columnstore compresses at once or not.
+pub fn rows_loaded(pipeline: &str, rows: u64, is_large: bool) {
+    let load = if is_large { "large" } else { "small" };
+    counter!(ROWS_LOADED_TOTAL.name, "pipeline" => pipeline.to_owned(), "load" => load).increment(rows);
+}
+
 /// Of so many rows that were committed by key, these were updated and inserted.
 pub fn merged(pipeline: &str, updated: u64, inserted: u64, rows: usize) {
     let ignored = (rows as u64).saturating_sub(updated).saturating_sub(inserted);

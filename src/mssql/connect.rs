@@ -166,7 +166,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of at most `config.max_connections` sessions for so many pipelines, each of which is sure of one: loads that hang,
+    /// A pool of at most `config.max_connections` sessions for so many pipelines. Half of them are divided evenly, and each is
+    /// sure of one: loads that hang,
     /// as on a table that somebody has locked, do not keep those of the others from going on.
     ///
     /// # Errors
@@ -178,7 +179,7 @@ impl Pool {
             .max_size(max_size)
             .build()
             .map_err(|error| Error::new(Phase::Connect, ErrorKind::Internal, error.to_string()))?;
-        let shares = fair::divide(max_size, pipelines, 1);
+        let shares = fair::divide(max_size, pipelines, (max_size / (2 * pipelines.max(1))).max(1));
         Ok(shares.into_iter().map(|share| Self { pool: pool.clone(), share }).collect())
     }
 
