@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 /// What a load costs before its first row, in rows: its round trips and the flush of the log. Only so that loads of
 /// different sizes can be compared; it has to be right to an order of magnitude.
 const ROWS_OF_OVERHEAD: f64 = 4_000.0;
+/// No load takes less: a cost of nothing could not be compared.
+const SHORTEST: Duration = Duration::from_micros(1);
 /// Writers at the start.
 const FIRST_WRITERS: usize = 2;
 /// Loads are judged by the median of at least so many.
@@ -48,6 +50,8 @@ const SETTLED: u32 = 4;
 const WEIGHT_OF_THE_LAST: f64 = 0.2;
 /// The least cost doubles in this time of work, so that no single good hour is for ever the measure.
 const FORGET: Duration = Duration::from_secs(3600);
+/// Where it was not judged for longer than this there was no work.
+const LONGEST_AGE: Duration = Duration::from_secs(60);
 /// How long to wait before another writer is tried where none seems to be worth it: twice as long each time, up to a limit.
 const FIRST_TRIAL: Duration = Duration::from_secs(5);
 const SELDOM: Duration = Duration::from_secs(40);
@@ -212,7 +216,8 @@ impl Controller {
                 if !is_current || !load.contended {
                     return None;
                 }
-                self.costs.push(load.took.as_secs_f64() / (load.rows as f64 + ROWS_OF_OVERHEAD));
+                let took = load.took.max(SHORTEST).as_secs_f64();
+                self.costs.push(took / (load.rows as f64 + ROWS_OF_OVERHEAD));
                 let enough = match self.climbing {
                     Some(_) => FEWEST_LOADS.max(self.limit),
                     None => FEWEST_LOADS.max(self.limit.div_ceil(2)),
@@ -298,8 +303,8 @@ impl Controller {
     /// The least cost of a row as it is known now, where anything is, with this one.
     fn least_cost(&mut self, now: Instant, cost: Option<f64>) -> Option<f64> {
         let aged = self.least.map(|least| {
-            let age = now.saturating_duration_since(least.at).as_secs_f64() / FORGET.as_secs_f64();
-            least.cost * age.exp2()
+            let age = now.saturating_duration_since(least.at).min(LONGEST_AGE);
+            least.cost * (age.as_secs_f64() / FORGET.as_secs_f64()).exp2()
         });
         let least = match (aged, cost) {
             (Some(aged), Some(cost)) => Some(aged.min(cost)),

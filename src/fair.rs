@@ -293,6 +293,8 @@ mod tests {
 
     use super::*;
 
+    type Taking<'a> = Pin<Box<dyn Future<Output = Permit> + 'a>>;
+
     #[tokio::test]
     async fn each_is_sure_of_its_part_whatever_the_others_hold() {
         let shares = divide(100, 2, 25);
@@ -375,17 +377,22 @@ mod tests {
             runtime.block_on(async {
                 let shares = divide(100, parties, 20);
                 let mut held: Vec<Vec<Permit>> = (0..parties).map(|_| Vec::new()).collect();
-                let mut waiting: Vec<(usize, Pin<Box<dyn Future<Output = Permit> + '_>>)> = Vec::new();
+                let mut waiting: Vec<(usize, Taking<'_>)> = Vec::new();
                 for (party, step, least, most) in steps {
                     let party = party % parties;
                     let is_waiting = waiting.iter().any(|(other, _)| *other == party);
                     match step {
-                        0 if !held[party].is_empty() => drop(held[party].swap_remove(least % held[party].len())),
-                        1 if !waiting.is_empty() => drop(waiting.swap_remove(least % waiting.len())),
+                        0 if !held[party].is_empty() => {
+                            let index = least % held[party].len();
+                            drop(held[party].swap_remove(index));
+                        }
+                        1 if !waiting.is_empty() => {
+                            let index = least % waiting.len();
+                            drop(waiting.swap_remove(index));
+                        }
                         _ => {
                             let taken: usize = held[party].iter().map(Permit::amount).sum();
-                            let mut take: Pin<Box<dyn Future<Output = Permit>>> =
-                                Box::pin(shares[party].take(least, least.max(most)));
+                            let mut take: Taking<'_> = Box::pin(shares[party].take(least, least.max(most)));
                             match poll!(&mut take) {
                                 Poll::Ready(permit) => held[party].push(permit),
                                 Poll::Pending => {

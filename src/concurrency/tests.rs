@@ -108,6 +108,16 @@ fn rows_that_cost_more_from_now_on_are_no_slow_database() {
 }
 
 #[test]
+fn a_night_without_events_is_no_reason_to_forget() {
+    let mut simulation = Simulation::new(1, 4, two_cores(), ROWS, 1);
+    let free = simulation.run(seconds(30));
+    simulation.sleep(seconds(12 * 3600));
+    simulation.server.rows_per_second = Some(0.3 * free.goodput());
+    let limited = simulation.run(seconds(30));
+    assert_eq!((free.last, limited.last), (4, 2), "{limited:?} after {free:?}");
+}
+
+#[test]
 fn refusals_halve_the_writers_and_what_was_refused_is_seldom_tried_again() {
     for (most, max) in [(1, 4), (2, 4), (3, 8), (10, 32)] {
         let server = Server { refuses_above: Some(most), ..large() };

@@ -166,9 +166,19 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of at most `config.max_connections` sessions for so many pipelines. Half of them are divided evenly, and each is
-    /// sure of one: loads that hang,
-    /// as on a table that somebody has locked, do not keep those of the others from going on.
+    /// A pool of at most `config.max_connections` sessions, for one alone.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Pool::divide`].
+    pub fn new(config: SqlConfig) -> Result<Self> {
+        let none = || Error::new(Phase::Connect, ErrorKind::Internal, "a pool that is divided among nobody");
+        Self::divide(config, 1)?.pop().ok_or_else(none)
+    }
+
+    /// A pool of at most `config.max_connections` sessions for so many pipelines. Half of them are divided evenly, and each
+    /// is sure of one: loads that hang, as on a table that somebody has locked, do not keep those of the others from going
+    /// on.
     ///
     /// # Errors
     ///

@@ -103,6 +103,11 @@ impl Simulation {
         }
     }
 
+    /// Nothing happens for a while.
+    pub(super) fn sleep(&mut self, time: Duration) {
+        self.start += time;
+    }
+
     fn limit(&self) -> usize {
         self.controller.as_ref().map_or(self.fixed, Controller::limit)
     }
