@@ -324,10 +324,11 @@ mod tests {
         // 10 of the common part are free, and kept for the first
         assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
         drop(two.split(10));
-        assert!(poll!(&mut first).is_ready() && poll!(&mut second).is_pending());
-        drop(first);
+        let given = poll!(&mut first);
+        assert!(given.is_ready() && poll!(&mut second).is_pending());
+        drop(given);
         assert!(poll!(&mut second).is_ready());
-        drop((one, two, second));
+        drop((one, two));
         assert_eq!(shares[0].total_taken(), 0);
     }
 

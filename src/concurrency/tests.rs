@@ -114,7 +114,7 @@ fn a_night_without_events_is_no_reason_to_forget() {
     simulation.sleep(seconds(12 * 3600));
     simulation.server.rows_per_second = Some(0.3 * free.goodput());
     let limited = simulation.run(seconds(30));
-    assert_eq!((free.last, limited.last), (4, 2), "{limited:?} after {free:?}");
+    assert!(free.last == 4 && limited.average() < 2.6, "{limited:?} after {free:?}");
 }
 
 #[test]
