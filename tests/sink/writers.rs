@@ -81,7 +81,7 @@ async fn heavy_a_limited_rate_lowers_the_number_of_writers_until_it_is_lifted() 
     committed(&sink, 100_000.0).await;
     let faults = world.stack.sql_server().faults();
     faults.limit_rows_per_second(Some(RATE.into()));
-    let few = writers(&sink, "there are fewer", |limit| limit <= 2.0).await;
+    writers(&sink, "there are fewer", |limit| limit <= 2.0).await;
     assert!(decreases(&sink, "latency").await >= 1.0);
     let (started, before) = (Instant::now(), sink.metric(COMMITTED).await.expect("the metric"));
     eventually("some seconds are over", MINUTE, async || {
@@ -94,6 +94,7 @@ async fn heavy_a_limited_rate_lowers_the_number_of_writers_until_it_is_lifted() 
     assert!(rate >= 0.85 * f64::from(RATE), "{rate} rows a second of {RATE}");
     assert_eq!(decreases(&sink, "throttled").await, 0.0);
     faults.limit_rows_per_second(None);
-    writers(&sink, "there are more again", |limit| limit > few).await;
+    // more than one that is only tried
+    writers(&sink, "there are more again", |limit| limit >= 4.0).await;
     holds_all(&world, &table, EVENTS).await;
 }
