@@ -178,6 +178,12 @@ impl Session {
             }
             Some(load) => self.load_rows(reader, writer, load).await,
         }?;
+        if let Ok(Some(rows)) = outcome {
+            self.open_loads.add(rows, &self.shared.loads);
+            if self.facts.transaction_count == 0 {
+                self.open_loads.commit(&self.shared.loads);
+            }
+        }
         let outcome = self.after_load(outcome)?;
         match outcome {
             Ok(Some(rows)) => {
