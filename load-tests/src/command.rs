@@ -141,7 +141,7 @@ pub(crate) async fn baseline(args: &BaselineArgs) -> anyhow::Result<bool> {
         report.runs.extend(repeats.last().cloned());
         write_report(&report, &folder)?;
     }
-    report.runs.extend(output::medians(&repeats, "baseline"));
+    report.runs.extend(output::medians(&repeats, "alone"));
     finish(&report, &folder, args.common.report)
 }
 
@@ -210,7 +210,10 @@ fn title(variant: Option<&str>, scenario: &Scenario, workers: usize, repeat: u32
         1 => parts.push("1 worker".to_owned()),
         workers => parts.push(format!("{workers} workers")),
     }
-    if of > 1 || parts.is_empty() {
+    if parts.is_empty() {
+        parts.push("alone".to_owned());
+    }
+    if of > 1 {
         parts.push(format!("repeat {repeat}"));
     }
     parts.join(", ")
@@ -274,7 +277,7 @@ mod tests {
         assert_eq!(title(Some("max_age 1 s"), scenario, 1, 2, 5), "max_age 1 s, repeat 2");
         assert_eq!(title(None, scenario, 1, 1, 1), "1 worker");
         assert_eq!(title(None, scenario, 4, 3, 5), "4 workers, repeat 3");
-        assert_eq!(title(None, scenario, 0, 1, 1), "repeat 1");
+        assert_eq!(title(None, scenario, 0, 1, 1), "alone");
         assert_eq!(file_name("max_age 1 s, repeat 2"), "max_age-1-s-repeat-2");
     }
 

@@ -74,7 +74,8 @@ impl Events {
 
     fn tiny(&mut self, number: u64) -> String {
         let value = self.random.u32(..10_000);
-        format!(r#"{{"{NUMBER}":{number},"value":{}.{:02}}}"#, value / 100, value % 100)
+        let state = value % 7;
+        format!(r#"{{"{NUMBER}":{number},"value":{}.{:02},"state":{state}}}"#, value / 100, value % 100)
     }
 
     fn large(&mut self, number: u64) -> String {
@@ -136,9 +137,10 @@ impl Shape {
                 column("stream_sequence", "bigint", "from = \"stream_sequence\"\n"),
             ),
             Self::Tiny => format!(
-                "format = \"json\"\n{}{}{}",
+                "format = \"json\"\n{}{}{}{}",
                 column(NUMBER, "bigint", ""),
                 column("value", "float", ""),
+                column("state", "tinyint", ""),
                 column("stream_sequence", "bigint", "from = \"stream_sequence\"\n"),
             ),
         }
@@ -178,7 +180,7 @@ mod tests {
             (Shape::Wide, None, 1_000..3_000),
             (Shape::Large, Some(10_240), 10_240..10_241),
             (Shape::Large, Some(102_400), 102_400..102_401),
-            (Shape::Tiny, None, 28..45),
+            (Shape::Tiny, None, 35..45),
         ] {
             let mut events = Events::new(&settings(shape, bytes));
             let schema = Schema::parse(&shape.schema()).unwrap();

@@ -1,6 +1,9 @@
 //! The machine, and what processes take of it, from /proc.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
+use nix::time::ClockId;
 use procfs::Current as _;
 use procfs::process::{Process, Stat};
 
@@ -58,16 +61,20 @@ pub(crate) fn cpu_seconds_with_children(id: u32) -> anyhow::Result<f64> {
     Ok(seconds)
 }
 
-/// The processor time of this process, all threads.
+/// The processor time of this process, all threads; without its children.
 pub(crate) fn own_cpu_seconds() -> anyhow::Result<f64> {
-    Ok(usage(std::process::id())?.cpu_seconds)
+    clock_seconds(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// The processor time of the calling thread.
 pub(crate) fn thread_cpu_seconds() -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").context("reading a thread's time")?;
-    let nanoseconds: f64 = text.split(' ').next().context("a thread's time")?.parse()?;
-    Ok(nanoseconds / 1e9)
+    clock_seconds(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Finer than /proc, which counts hundredths of a second.
+fn clock_seconds(clock: ClockId) -> anyhow::Result<f64> {
+    let time = nix::time::clock_gettime(clock).context("reading a processor clock")?;
+    Ok(Duration::from(time).as_secs_f64())
 }
 
 fn cpu_seconds(stat: &Stat) -> f64 {

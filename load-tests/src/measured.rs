@@ -6,8 +6,9 @@ use crate::events::Good;
 use crate::figures;
 use crate::model;
 use crate::report::{Figure, Latency, Mark, Run, Sample};
-use crate::scenario::{FaultEntry, Scenario};
+use crate::scenario::Scenario;
 use crate::stand::sql_process::Counts;
+use crate::timeline::Happened;
 
 /// Everything that one run has measured.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Measured {
     pub(crate) published: u64,
     pub(crate) dead_letters: u64,
     pub(crate) redelivered: f64,
+    pub(crate) sql_errors: f64,
     pub(crate) latency: Option<Latency>,
     pub(crate) seconds: f64,
     pub(crate) publish_seconds: f64,
@@ -27,6 +29,7 @@ pub(crate) struct Measured {
     pub(crate) peak_rss_bytes: u64,
     pub(crate) samples: Vec<Sample>,
     pub(crate) marks: Vec<Mark>,
+    pub(crate) faults: Vec<Happened>,
     pub(crate) baselines: Option<Baselines>,
     pub(crate) cores: usize,
 }
@@ -34,7 +37,7 @@ pub(crate) struct Measured {
 impl Measured {
     /// The run's part of a report.
     pub(crate) fn into_run(self, title: &str, scenario: &Scenario) -> Run {
-        let values = self.values(scenario);
+        let values = self.values();
         Run {
             title: title.to_owned(),
             figures: with_expected(&values, scenario),
@@ -43,7 +46,7 @@ impl Measured {
         }
     }
 
-    fn values(&self, scenario: &Scenario) -> Vec<(&'static str, f64)> {
+    fn values(&self) -> Vec<(&'static str, f64)> {
         let Self { account, good, .. } = self;
         let bad = self.published.saturating_sub(good.count);
         let rows_per_second = number(account.rows) / self.seconds;
@@ -56,11 +59,12 @@ impl Measured {
             ("dead_lettered", number(self.dead_letters)),
             ("dead_letters_missing", number(bad.saturating_sub(self.dead_letters))),
             ("redelivered", self.redelivered),
+            ("sql_errors", self.sql_errors),
             ("seconds", self.seconds),
             ("rows_per_second", rows_per_second),
             ("peak_rss_bytes", number(self.peak_rss_bytes)),
         ];
-        values.extend(self.goodput(scenario).map(|rate| ("goodput", rate)));
+        values.extend(self.goodput().map(|rate| ("goodput", rate)));
         if let Some(latency) = self.latency {
             values.push(("latency_p50", latency.p50));
             values.push(("latency_p90", latency.p90));
@@ -71,7 +75,7 @@ impl Measured {
         values.extend(self.processor_time());
         values.extend(self.writers());
         values.extend(self.database_counts());
-        values.extend(self.return_to_full_speed(scenario).map(|s| ("seconds_until_full_speed", s)));
+        values.extend(self.return_to_full_speed().map(|s| ("seconds_until_full_speed", s)));
         values.extend(figures::memory_slope(&self.samples).map(|s| ("memory_slope_bytes_per_minute", s)));
         if let Some(baselines) = &self.baselines {
             values.extend(baselines.values());
@@ -81,12 +85,11 @@ impl Measured {
     }
 
     /// Rows committed a second while something went wrong; where nothing did, all events that have a row, a second.
-    fn goodput(&self, scenario: &Scenario) -> Option<f64> {
-        let Some((from, to)) = span(&scenario.fault) else {
+    fn goodput(&self) -> Option<f64> {
+        let Some((from, to)) = span(&self.faults) else {
             return Some(number(self.account.rows - self.account.duplicates) / self.seconds);
         };
-        let end = self.samples.last()?.at;
-        figures::committed_per_second(&self.samples, from, to.min(end))
+        figures::committed_per_second(&self.samples, from, to)
     }
 
     fn processor_time(&self) -> Vec<(&'static str, f64)> {
@@ -121,25 +124,26 @@ impl Measured {
                 counts.rows_committed_in_large_loads,
                 counts.rows_committed,
             ),
-            share("useful_share_of_rows_sent", counts.rows_committed, counts.rows_read),
+            share("useful_share_of_loads", counts.loads_committed, counts.loads_begun),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
 
-    fn return_to_full_speed(&self, scenario: &Scenario) -> Option<f64> {
-        let outage: Vec<FaultEntry> = scenario.fault.iter().filter(|fault| fault.sql_away).cloned().collect();
+    fn return_to_full_speed(&self) -> Option<f64> {
+        let outage: Vec<Happened> =
+            self.faults.iter().filter(|fault| fault.fault.sql_away).cloned().collect();
         let (away, back) = span(&outage)?;
         figures::seconds_until_full_speed(&self.samples, away, back)
     }
 }
 
 /// From the first fault's beginning to the last one's end, in seconds.
-fn span(faults: &[FaultEntry]) -> Option<(f64, f64)> {
-    let from = faults.iter().map(|fault| fault.from).min()?;
-    let to = faults.iter().map(|fault| fault.to).max()?;
-    Some((from.as_secs_f64(), to.as_secs_f64()))
+fn span(faults: &[Happened]) -> Option<(f64, f64)> {
+    let from = faults.iter().map(|fault| fault.from).reduce(f64::min)?;
+    let to = faults.iter().map(|fault| fault.to).reduce(f64::max)?;
+    Some((from, to))
 }
 
 /// The figures with their units and ranges; what is expected and was not measured is among them, without a value.
@@ -175,7 +179,7 @@ mod tests {
         Measured {
             account: Account { rows: 900, missing: 0, duplicates: 0, is_strange: false },
             counts: Some(Counts {
-                rows_read: 1_000,
+                loads_begun: 5,
                 rows_committed: 900,
                 rows_committed_in_large_loads: 450,
                 loads_committed: 2,
@@ -184,6 +188,7 @@ mod tests {
             published: 1_000,
             dead_letters: 60,
             redelivered: 0.0,
+            sql_errors: 0.0,
             latency: Some(Latency { p50: 0.5, p90: 0.9, p99: 1.0 }),
             seconds: 3.0,
             publish_seconds: 2.0,
@@ -196,6 +201,7 @@ mod tests {
                 Sample { at: 2.0, cpu_seconds: 1.8, workers: 1, writers_limit: 2.0, ..Sample::default() },
             ],
             marks: Vec::new(),
+            faults: Vec::new(),
             baselines: None,
             cores: 2,
         }
@@ -210,7 +216,7 @@ mod tests {
             ("published_per_second", 500.0),
             ("dead_letters_missing", 40.0),
             ("share_of_rows_in_loads_of_102400", 0.5),
-            ("useful_share_of_rows_sent", 0.9),
+            ("useful_share_of_loads", 0.4),
             ("cpu_seconds_per_million", 2_000.0),
             ("nats_cpu_seconds_per_million", 1_000.0),
             ("writers_min", 2.0),

@@ -14,12 +14,12 @@ use crate::machine;
 use crate::measured::Measured;
 use crate::progress::Bars;
 use crate::publisher::Publisher;
-use crate::report::Run;
+use crate::report::{Mark, Run};
 use crate::scenario::Scenario;
 use crate::stand::external::External;
 use crate::stand::sql_process::{Counts, Request};
 use crate::stand::{ServersCpu, Stand};
-use crate::timeline::Timeline;
+use crate::timeline::{Happened, Timeline};
 use crate::watch::{self, Progress, Watch};
 
 /// How often the workers are asked how far they are: as exact as the times of a run are.
@@ -59,7 +59,8 @@ pub(crate) async fn run(
 /// What was seen while it ran.
 struct Observed {
     watch: Watch,
-    marks: Vec<crate::report::Mark>,
+    marks: Vec<Mark>,
+    faults: Vec<Happened>,
     good: Good,
     published: u64,
     /// From the first event received until the last one settled.
@@ -78,7 +79,8 @@ async fn observe(
     mut publisher: Publisher,
 ) -> anyhow::Result<Observed> {
     let published = publisher.published();
-    let mut bars = Bars::new(title, scenario.events_in_all());
+    let events = scenario.events_in_all();
+    let mut bars = Bars::new(title, events);
     let mut timeline = Timeline::new(&scenario.fault);
     let counts_before = stand.ask_sql(&Request::Count).await?;
     let servers_before = stand.servers_cpu()?;
@@ -103,11 +105,11 @@ async fn observe(
             }
             () = tokio::time::sleep(LOOK) => {}
         }
-        let elapsed = Duration::from_secs_f64(watch.seconds());
-        for label in timeline.advance(elapsed, stand).await? {
-            marks.push(figures::mark(watch.seconds(), label));
-        }
         let progress = watch.look(stand).await;
+        let now = watch.seconds();
+        for label in timeline.advance(now, share(progress.settled(), events), stand).await? {
+            marks.push(figures::mark(now, label));
+        }
         if progress.received > 0 && first_received.is_none() {
             first_received = Some(watch.seconds());
         }
@@ -120,7 +122,7 @@ async fn observe(
         if good.is_some() && progress.settled() >= published.count() {
             break watch.seconds();
         }
-        if progress.settled() != last_change.0.settled() || !timeline.is_over() {
+        if progress.settled() != last_change.0.settled() || !timeline.is_quiet() {
             last_change = (progress, Instant::now());
         }
         if last_change.1.elapsed() > PATIENCE {
@@ -136,12 +138,12 @@ async fn observe(
     watch.sample(stand)?;
     bars.finish();
     let servers_after = stand.servers_cpu()?;
-    // what ends later than the work is ended for the count of rows
-    timeline.advance(Duration::MAX, stand).await?;
+    let faults = timeline.end(watch.seconds(), stand).await?;
     let (good, publish_seconds) = good.unwrap_or_default();
     Ok(Observed {
         watch,
         marks,
+        faults,
         good,
         published: published.count(),
         seconds: settled_at - first_received.unwrap_or_default(),
@@ -173,6 +175,7 @@ async fn measure(
         published: observed.published,
         dead_letters: stand.dead_letters().await?,
         redelivered: watch::total(stand, "events_redelivered_total"),
+        sql_errors: watch::total(stand, "sql_errors_total"),
         latency: watch::latency(stand),
         seconds: observed.seconds,
         publish_seconds: observed.publish_seconds + filled_seconds,
@@ -184,9 +187,16 @@ async fn measure(
         peak_rss_bytes: observed.watch.peak_rss_bytes,
         samples: observed.watch.samples,
         marks: observed.marks,
+        faults: observed.faults,
         baselines,
         cores: machine::cores(),
     })
+}
+
+fn share(part: u64, all: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss)] // numbers of events are far below 2^53
+    let (part, all) = (part as f64, all.max(1) as f64);
+    part / all
 }
 
 fn difference(before: Option<f64>, after: Option<f64>) -> Option<f64> {

@@ -117,7 +117,7 @@ pub(crate) enum Shape {
     Wide,
     /// Text of a given size, in two columns.
     Large,
-    /// Two numbers, about 40 bytes.
+    /// Three numbers, about 40 bytes.
     Tiny,
 }
 
@@ -161,14 +161,18 @@ pub(crate) struct Fastest {
     pub(crate) events: u64,
 }
 
-/// Something that goes wrong from one moment of the run to another. Exactly one of its effects is given.
+/// Something that goes wrong for a while. Exactly one of its two beginnings is given, and exactly one of its effects.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FaultEntry {
+    /// It begins so long after the workers' start …
+    #[serde(default, with = "humantime_serde")]
+    pub(crate) from: Option<Duration>,
+    /// … or when this share of all events is settled, however fast the machine is.
+    #[serde(default)]
+    pub(crate) after_settled: Option<f64>,
     #[serde(with = "humantime_serde")]
-    pub(crate) from: Duration,
-    #[serde(with = "humantime_serde")]
-    pub(crate) to: Duration,
+    pub(crate) lasts: Duration,
     /// No connection is possible, and none stays.
     #[serde(default)]
     pub(crate) sql_away: bool,

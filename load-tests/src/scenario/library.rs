@@ -7,7 +7,21 @@ macro_rules! scenarios {
     };
 }
 
-scenarios!["steady", "backlog",];
+scenarios![
+    "steady",
+    "burst",
+    "backlog",
+    "slow-sql",
+    "throttled",
+    "throttled-by-latency",
+    "outage",
+    "wide",
+    "large",
+    "tiny",
+    "poison",
+    "scale-out",
+    "soak",
+];
 
 /// Their names, in the order of the documentation.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {

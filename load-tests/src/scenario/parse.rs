@@ -98,8 +98,11 @@ fn validate(scenario: &Scenario) -> anyhow::Result<()> {
                  must be given"
             );
         }
-        if entry.from >= entry.to {
-            bail!("fault[{index}].to: it must be after from");
+        if entry.from.is_some() == entry.after_settled.is_some() {
+            bail!("fault[{index}]: either from or after_settled must be given");
+        }
+        if entry.after_settled.is_some_and(|share| !(0.0..1.0).contains(&share)) {
+            bail!("fault[{index}].after_settled: it must be from 0 to below 1");
         }
         if let Some(errors) = &entry.sql_errors
             && (errors.numbers.is_empty() || !(0.0..=1.0).contains(&errors.share))
@@ -213,13 +216,17 @@ mod tests {
             ("description = \"d\"\n[publish]\nwaiting = 1\n[events]\nbad_share = 1.5\n", "events.bad_share"),
             ("description = \"d\"\n[publish]\nwaiting = 1\n[events]\nshape = \"large\"\n", "events.bytes"),
             (
-                "description = \"d\"\n[publish]\nwaiting = 1\n[[fault]]\nfrom = \"1s\"\nto = \"2s\"\n",
+                "description = \"d\"\n[publish]\nwaiting = 1\n[[fault]]\nfrom = \"1s\"\nlasts = \"2s\"\n",
                 "fault[0]",
             ),
             (
-                "description = \"d\"\n[publish]\nwaiting = 1\n[[fault]]\nfrom = \"2s\"\nto = \"1s\"\n\
-                 sql_away = true\n",
-                "fault[0].to",
+                "description = \"d\"\n[publish]\nwaiting = 1\n[[fault]]\nlasts = \"1s\"\nsql_away = true\n",
+                "fault[0]: either",
+            ),
+            (
+                "description = \"d\"\n[publish]\nwaiting = 1\n[[fault]]\nlasts = \"1s\"\nsql_away = true\n\
+                 after_settled = 1.0\n",
+                "fault[0].after_settled",
             ),
             (
                 "description = \"d\"\n[publish]\nwaiting = 1\n[expect]\nseconds = { min = 2, max = 1 }\n",

@@ -42,7 +42,7 @@ pub(crate) enum Request {
 /// What it answers to everything.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    pub(crate) rows_read: u64,
+    pub(crate) loads_begun: u64,
     pub(crate) rows_committed: u64,
     pub(crate) rows_committed_in_large_loads: u64,
     pub(crate) loads_committed: u64,
@@ -52,7 +52,7 @@ impl Counts {
     /// What was counted since an earlier count.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
-            rows_read: self.rows_read - earlier.rows_read,
+            loads_begun: self.loads_begun - earlier.loads_begun,
             rows_committed: self.rows_committed - earlier.rows_committed,
             rows_committed_in_large_loads: self.rows_committed_in_large_loads
                 - earlier.rows_committed_in_large_loads,
@@ -227,7 +227,7 @@ fn shares(share: f64, count: usize) -> Vec<(f64, u64)> {
 fn counts(server: &SqlServer) -> Counts {
     let loads = server.loads();
     Counts {
-        rows_read: loads.rows_read,
+        loads_begun: loads.loads_begun,
         rows_committed: loads.rows_committed,
         rows_committed_in_large_loads: loads.rows_committed_in_large_loads,
         loads_committed: loads.loads_committed,

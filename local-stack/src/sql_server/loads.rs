@@ -8,8 +8,8 @@ const ROWS_OF_A_LARGE_LOAD: u64 = 102_400;
 /// Sums over all bulk loads of a server since its start. Loads into temporary tables count as any other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadCounts {
-    /// Rows of loads that were read to their end, whatever became of their transactions.
-    pub rows_read: u64,
+    /// Loads that were sent, whatever became of them.
+    pub loads_begun: u64,
     /// Loads that are committed.
     pub loads_committed: u64,
     /// Rows that are committed. What was taken back to a savepoint is among them.
@@ -21,16 +21,21 @@ pub struct LoadCounts {
 /// The sums, shared by all sessions.
 #[derive(Debug, Default)]
 pub(super) struct Loads {
-    rows_read: AtomicU64,
+    loads_begun: AtomicU64,
     loads_committed: AtomicU64,
     rows_committed: AtomicU64,
     rows_committed_in_large_loads: AtomicU64,
 }
 
 impl Loads {
+    /// A load is about to be read.
+    pub(super) fn begin(&self) {
+        self.loads_begun.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn counts(&self) -> LoadCounts {
         LoadCounts {
-            rows_read: self.rows_read.load(Ordering::Relaxed),
+            loads_begun: self.loads_begun.load(Ordering::Relaxed),
             loads_committed: self.loads_committed.load(Ordering::Relaxed),
             rows_committed: self.rows_committed.load(Ordering::Relaxed),
             rows_committed_in_large_loads: self.rows_committed_in_large_loads.load(Ordering::Relaxed),
@@ -44,8 +49,7 @@ pub(super) struct OpenLoads(Vec<u64>);
 
 impl OpenLoads {
     /// A load has been read to its end.
-    pub(super) fn add(&mut self, rows: u64, loads: &Loads) {
-        loads.rows_read.fetch_add(rows, Ordering::Relaxed);
+    pub(super) fn add(&mut self, rows: u64) {
         self.0.push(rows);
     }
 
@@ -73,14 +77,15 @@ mod tests {
     #[test]
     fn only_what_is_committed_counts_as_committed_and_large_loads_apart() {
         let (loads, mut open) = (Loads::default(), OpenLoads::default());
-        open.add(102_400, &loads);
-        open.add(102_399, &loads);
+        (0..4).for_each(|_| loads.begin());
+        open.add(102_400);
+        open.add(102_399);
         open.commit(&loads);
-        open.add(7, &loads);
+        open.add(7);
         open.roll_back();
         open.commit(&loads);
         let expected = LoadCounts {
-            rows_read: 204_806,
+            loads_begun: 4,
             loads_committed: 2,
             rows_committed: 204_799,
             rows_committed_in_large_loads: 102_400,
