@@ -1,7 +1,7 @@
 //! The program as it is called: a small scenario from the servers' start to the report. The workers' program has to be
 //! there, as `cargo build --package nats-sql-sink` builds it; the tests of the whole workspace do.
 
-#![allow(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by panicking")]
 
 use std::path::Path;
 use std::process::{Command, Output};
