@@ -115,9 +115,9 @@ async fn observe(
         }
         bars.show(published.count(), progress.settled(), &timeline.says());
         if last_sample.elapsed() >= SAMPLE {
+            stand.check_running()?;
             watch.sample(stand)?;
             last_sample = Instant::now();
-            stand.check_running()?;
         }
         if good.is_some() && progress.settled() >= published.count() {
             break watch.seconds();

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use async_nats::jetstream::context::ContextBuilder;
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::context::{ContextBuilder, DeleteStreamErrorKind};
+use async_nats::jetstream::{self, ErrorCode, stream};
 use local_stack::nats_server::{NatsServer, NatsServerOptions};
 use local_stack::postgres::{Postgres, PostgresOptions};
 use local_stack::proxy::Proxy;
@@ -125,8 +125,7 @@ impl Stand {
 
     async fn make_streams(&self) -> anyhow::Result<()> {
         for (name, subject) in [(STREAM, SUBJECT), (DEAD_STREAM, DEAD_SUBJECT)] {
-            // of an earlier run on the same server; there is none on a new one
-            let _ = self.jetstream.delete_stream(name).await;
+            self.remove_stream(name).await?;
             let config = stream::Config {
                 name: name.to_owned(),
                 subjects: vec![format!("{subject}.>")],
@@ -138,6 +137,21 @@ impl Stand {
                 .with_context(|| format!("making the stream {name}"))?;
         }
         Ok(())
+    }
+
+    /// Removes a stream of an earlier run on the same server; there is none on a new one.
+    async fn remove_stream(&self, name: &str) -> anyhow::Result<()> {
+        match self.jetstream.delete_stream(name).await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.kind() {
+                DeleteStreamErrorKind::JetStream(said)
+                    if said.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    Ok(())
+                }
+                _ => Err(error).with_context(|| format!("removing the stream {name}")),
+            },
+        }
     }
 
     fn write_files(&mut self, scenario: &Scenario, workers: usize) -> anyhow::Result<()> {
@@ -159,6 +173,11 @@ impl Stand {
                 scenario,
             });
             let file = self.write(&format!("worker-{number}.toml"), &text)?;
+            // a worker adds to its log, and that of an earlier run into the same folder is not this one's
+            let log = file.with_extension("log");
+            if log.exists() {
+                std::fs::remove_file(&log).with_context(|| format!("removing {}", log.display()))?;
+            }
             self.workers.push(Worker::new(file, http, worker_options(&scenario.sink)));
         }
         Ok(())

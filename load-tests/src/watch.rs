@@ -119,7 +119,8 @@ pub(crate) fn latency(stand: &Stand) -> Option<Latency> {
 
 /// A counter, of all workers together.
 pub(crate) fn total(stand: &Stand, metric: &str) -> f64 {
-    stand.workers.iter().map(|worker| worker.counters().sum(metric, &[])).sum()
+    let counters: Vec<Counters> = stand.workers.iter().map(Worker::counters).collect();
+    sum(&counters, metric)
 }
 
 fn progress(counters: &[Counters]) -> Progress {
@@ -132,7 +133,8 @@ fn progress(counters: &[Counters]) -> Progress {
 }
 
 fn sum(counters: &[Counters], metric: &str) -> f64 {
-    counters.iter().map(|counters| counters.sum(metric, &[])).sum()
+    // a sum of nothing would be -0
+    counters.iter().fold(0.0, |sum, counters| sum + counters.sum(metric, &[]))
 }
 
 fn buckets(counters: &[Counters]) -> Buckets {

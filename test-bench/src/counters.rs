@@ -65,7 +65,9 @@ impl Counters {
     /// The sum of the samples of one metric that have all these labels; of counters over all processes.
     pub fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         let matching = |samples: &BTreeMap<String, f64>| -> f64 {
-            samples.iter().filter(|(name, _)| matches(name, metric, labels)).map(|(_, value)| value).sum()
+            // a sum of nothing would be -0
+            let matching = samples.iter().filter(|(name, _)| matches(name, metric, labels));
+            matching.fold(0.0, |sum, (_, value)| sum + value)
         };
         matching(&self.before) + matching(&self.now)
     }
