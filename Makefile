@@ -3,6 +3,7 @@
 PROGRAM := $(or $(CARGO_TARGET_DIR),target)/release/nats-sql-sink
 STAND_IN := $(or $(CARGO_TARGET_DIR),target)/debug/examples/stand_in
 FAULT_TESTS := $(or $(CARGO_TARGET_DIR),target)/release/fault-tests
+LOAD_TESTS := $(or $(CARGO_TARGET_DIR),target)/release/load-tests
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/debug/examples/fuzz
 TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH):$(TOOLS)/node/bin
@@ -16,7 +17,7 @@ INPUTS ?= 10000000
 CHAOS_SEED := $(SEED)
 SEED ?= 1
 
-.PHONY: help demo test test-outage test-clients test-faults fault-programs chaos bench-stand-in fuzz lint fmt clean tools clients needs
+.PHONY: help demo test test-outage test-clients test-faults fault-programs chaos load-test bench-stand-in fuzz lint fmt clean tools clients needs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -60,6 +61,11 @@ test-faults: fault-programs ## workers under load through every fault, into docs
 
 chaos: fault-programs ## faults at random moments; SEED=7 SECONDS=60 reproduces, SEEDS=20 runs so many from there on
 	$(FAULT_TESTS) chaos $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+load-test: tools ## workers under load as a scenario describes it; SCENARIO=steady ARGS="--repeat 5"
+	@test -n "$(SCENARIO)" || { echo "error: name a scenario: make load-test SCENARIO=steady; docs/load-tests.md lists them" >&2; exit 1; }
+	cargo build --release --locked --package nats-sql-sink --package load-tests
+	$(LOAD_TESTS) $(if $(filter baseline,$(SCENARIO)),baseline,run $(SCENARIO)) $(ARGS)
 
 lint: needs ## formatting, clippy, licences and sources of the dependencies, deployment files
 	cargo fmt --all --check

@@ -42,5 +42,5 @@ mod output;
 pub mod run;
 mod operate;
 #[cfg(feature = "local-stack")]
-mod demo;
+pub mod demo;
 pub mod cli;
