@@ -50,7 +50,7 @@ impl Axis {
         let labels = match unit {
             Unit::Seconds => Labels::Seconds,
             Unit::Bytes => match max / format::MEBIBYTE {
-                size if size >= 10_240.0 => Labels::Bytes(format::MEBIBYTE * 1024.0, "GiB"),
+                size if size >= 2048.0 => Labels::Bytes(format::MEBIBYTE * 1024.0, "GiB"),
                 size if size >= 1.0 => Labels::Bytes(format::MEBIBYTE, "MiB"),
                 _ => Labels::Bytes(format::MEBIBYTE / 1024.0, "KiB"),
             },
@@ -107,7 +107,7 @@ impl Axis {
             Labels::Clock(divisor, unit) => format!("{} {unit}", format::compact(value / divisor)),
             Labels::Seconds => match value {
                 0.0 => "0".to_owned(),
-                value if value >= 1.0 => format!("{} s", format::compact(value)),
+                value if value >= 1.0 => format!("{} s", format::number(value)),
                 value if value >= 1e-3 => format!("{} ms", format::compact(value * 1e3)),
                 value => format!("{} µs", format::compact(value * 1e6)),
             },
@@ -215,6 +215,8 @@ mod tests {
         let axis = Axis::of_values([0.004, 12.0].into_iter(), Unit::Seconds);
         assert_eq!(axis.told(), Some("logarithmic"));
         assert_eq!(labels(&axis), ["1 ms", "10 ms", "100 ms", "1 s", "10 s", "100 s"]);
+        let far = Axis::of_values([0.5, 900.0].into_iter(), Unit::Seconds);
+        assert_eq!(labels(&far), ["100 ms", "1 s", "10 s", "100 s", "1,000 s"]);
         let near = Axis::of_values([0.004, 0.19].into_iter(), Unit::Seconds);
         assert_eq!(near.told(), None);
         // zero has no logarithm

@@ -75,7 +75,7 @@ impl Room {
                 let text = (*text).to_owned();
                 let label = Label { text, left, right: left + length, lane, lines: vec![*line] };
                 let inside = label.left >= 0 && label.right <= self.width;
-                if inside && !placed.iter().any(|other| collide(&label, other)) {
+                if inside && !placed.iter().any(|earlier| collide(earlier, &label)) {
                     placed.push(label);
                     if self.place(others, placed) {
                         return true;
@@ -88,14 +88,15 @@ impl Room {
     }
 }
 
-fn collide(one: &Label, other: &Label) -> bool {
-    let beside = one.right + GAP <= other.left || other.right + GAP <= one.left;
+/// Whether two labels touch each other, or each other's line, or stand in a lane against the order of their marks.
+fn collide(earlier: &Label, later: &Label) -> bool {
     // a line reaches from its label down to the plot, through all lanes below
     let crosses = |upper: &Label, lower: &Label| {
         let through = |line: &i32| lower.left - GAP < *line && *line < lower.right + GAP;
         upper.lane >= lower.lane && upper.lines.iter().any(through)
     };
-    (one.lane == other.lane && !beside) || crosses(one, other) || crosses(other, one)
+    let in_order = earlier.right + GAP <= later.left;
+    (earlier.lane == later.lane && !in_order) || crosses(earlier, later) || crosses(later, earlier)
 }
 
 /// One lane of numbers, each above its line; where they would touch, from the first to the last of several marks.
@@ -164,11 +165,9 @@ mod tests {
                 if index == other_index {
                     continue;
                 }
-                let same_lane = label.lane == other.lane;
-                assert!(
-                    !same_lane || label.right < other.left || other.right < label.left,
-                    "{label:?} {other:?}"
-                );
+                // the labels are in the order of their marks
+                let (first, second) = if index < other_index { (label, other) } else { (other, label) };
+                assert!(first.lane != second.lane || first.right < second.left, "{first:?} {second:?}");
                 // numbers stand above their lines, which begin below them
                 let reaches = !layout.numbered && other.lane >= label.lane;
                 for line in &other.lines {
@@ -196,6 +195,12 @@ mod tests {
     fn marks_close_together_have_lanes() {
         let layout = laid_out(&[(200, "SQL away"), (230, "SQL back"), (240, "caught up")]);
         assert!(layout.lanes > 1 && !layout.numbered, "{layout:?}");
+    }
+
+    #[test]
+    fn marks_at_one_moment_are_read_in_their_order() {
+        let layout = laid_out(&[(400, "worker killed"), (401, "worker back")]);
+        assert_eq!((layout.lanes, layout.labels[0].right, layout.labels[1].left), (1, 400 - GAP, 401 + GAP));
     }
 
     #[test]

@@ -32,7 +32,7 @@ const LETTERS: i32 = 56;
 const LETTER: i32 = 35;
 const TICK: i32 = 12;
 const LINE: u32 = 7;
-const BROAD_LINE: u32 = 18;
+const BROAD_LINE: u32 = 15;
 const DOT: i32 = 10;
 /// More columns than this cannot be told apart.
 const COLUMNS: u32 = 400;
