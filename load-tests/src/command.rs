@@ -13,7 +13,7 @@ use crate::report::{Report, Run};
 use crate::scenario::{self, EventsSettings, Plan, Publish, Scenario, SinkSettings, StorageKind, Workers};
 use crate::stand::Stand;
 use crate::stand::external::ExternalArgs;
-use crate::{baseline, machine, output};
+use crate::{baseline, html, machine, output};
 
 /// What is printed on stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -243,7 +243,21 @@ fn out_folder(asked: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> {
 fn write_report(report: &Report, folder: &Path) -> anyhow::Result<()> {
     let file = folder.join("report.json");
     std::fs::write(&file, serde_json::to_string_pretty(report)?)
-        .with_context(|| format!("writing {}", file.display()))
+        .with_context(|| format!("writing {}", file.display()))?;
+    write_page(report, &file)
+}
+
+fn write_page(report: &Report, beside: &Path) -> anyhow::Result<()> {
+    let page = beside.with_file_name("report.html");
+    std::fs::write(&page, html::page(report)?).with_context(|| format!("writing {}", page.display()))
+}
+
+/// Makes the page anew from what was kept.
+pub(crate) fn page_of(path: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let report: Report =
+        serde_json::from_str(&text).with_context(|| format!("{} is not a report", path.display()))?;
+    write_page(&report, path)
 }
 
 /// Keeps and prints the report; `true` where everything is as expected.

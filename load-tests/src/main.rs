@@ -1,5 +1,6 @@
 //! Runs real workers under load that scenarios describe, and holds figures against what is expected.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -10,6 +11,7 @@ mod baseline;
 mod command;
 mod events;
 mod figures;
+mod html;
 mod machine;
 mod measured;
 mod model;
@@ -41,6 +43,12 @@ enum Command {
     Run(command::RunArgs),
     /// Measure what the machine can do, each stage alone
     Baseline(command::BaselineArgs),
+    /// Make report.html anew beside a report.json
+    #[command(hide = true)]
+    Html {
+        #[arg(value_name = "REPORT.JSON")]
+        report: PathBuf,
+    },
     /// List the scenarios
     List,
     /// Serve SQL as a process of its own
@@ -63,6 +71,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => command::run(&args).await,
             Command::Baseline(args) => command::baseline(&args).await,
+            Command::Html { report } => command::page_of(&report).map(|()| true),
             Command::List => command::list().map(|()| true),
             Command::ServeSql(args) => stand::sql_process::serve(&args).await.map(|()| true),
         }
