@@ -21,14 +21,20 @@ from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import pyarrow
+
+from pipeline import arrow_reader
 from stand import local
-from stand.events import LARGEST_SEQUENCE, Made, varied
+from stand.events import LARGEST_SEQUENCE, Made, plain, varied
 
 PEERS = ["bulk_copy.py", "insert_many.py", "bulk_load.mjs"]
-EVENTS = 3_000
+# with everything in them, and then such as the demo publishes
+VARIED = 2_100
+PLAIN = 1_200
 MALFORMED_EVERY = 31
 SEED = 20_260_301
 # several batches, the last of them not full
@@ -48,9 +54,12 @@ def main() -> int:
     parser.add_argument("program", type=lambda text: Path(text).resolve(), metavar="NATS_SQL_SINK")
     parser.add_argument("peers", nargs="*", default=PEERS, metavar="PEER")
     arguments = parser.parse_args()
-    events = list(varied(EVENTS, MALFORMED_EVERY, SEED))
+    events = [*varied(VARIED, MALFORMED_EVERY, SEED), *plain(PLAIN, SEED)]
     expected = [(*event.row, position) for position, event in enumerate(events, 1) if event.row is not None]
-    checks = [("a changed cell, row or order is found", lambda: finds_what_is_wrong(expected))]
+    checks = [
+        ("a changed cell, row or order is found", lambda: finds_what_is_wrong(expected)),
+        ("bulk_copy.py: its two readers agree", lambda: readers_agree(events)),
+    ]
     failed = 0
     with local.stack(arguments.program, "postgres") as running:
         asyncio.run(local.publish(running, events))
@@ -58,8 +67,8 @@ def main() -> int:
         for peer in arguments.peers:
             checks += [
                 (f"{peer}: the rows", lambda peer=peer: peer_writes(running, peer, events, expected)),
-                (f"{peer}: ends when its time is over", lambda peer=peer: stops_after(running, peer, len(expected))),
-                (f"{peer}: says what is wrong", lambda peer=peer: fails_with_a_sentence(running, peer)),
+                (f"{peer}: ends when its time is over", lambda peer=peer: stops_after(running, peer, 10 * len(events), len(expected))),
+                (f"{peer}: says what is wrong", lambda peer=peer: fails_with_a_sentence(running, peer, len(events))),
             ]
         for name, check in checks:
             started = time.monotonic()
@@ -92,16 +101,16 @@ def peer_writes(running: local.Stack, peer: str, events: list[Made], expected: l
     check(left == (0, 0, 0, len(events)), f"pending, unacknowledged, redelivered and delivered: {left}")
 
 
-def stops_after(running: local.Stack, peer: str, rows: int) -> None:
+def stops_after(running: local.Stack, peer: str, events: int, rows: int) -> None:
     """More events are asked for than there are."""
     name = prepare(running, peer, "time")
-    lines = run(running.peer(peer, name, f"dbo.{name}", 10 * EVENTS, 4))
+    lines = run(running.peer(peer, name, f"dbo.{name}", events, 4))
     check(lines[-1]["done"] is True and lines[-1]["rows"] == rows, f"the last line is {lines[-1]}")
     check(4 <= lines[-1]["seconds"] < 8, f"it ended after {lines[-1]['seconds']} s")
     check(len(running.rows(f"dbo.{name}")) == rows, "other rows than were told")
 
 
-def fails_with_a_sentence(running: local.Stack, peer: str) -> None:
+def fails_with_a_sentence(running: local.Stack, peer: str, events: int) -> None:
     """No consumer, no table, nobody who listens."""
     name = prepare(running, peer, "errors")
     good = running.peer(peer, name, f"dbo.{name}", 100, 20)
@@ -118,7 +127,27 @@ def fails_with_a_sentence(running: local.Stack, peer: str) -> None:
     check(running.rows(f"dbo.{name}") == [], "there are rows")
     # what could not be written is not acknowledged
     info = asyncio.run(local.consumer_info(running, name))
-    check(info.num_pending + info.num_ack_pending == EVENTS, f"{info.num_ack_pending} unacknowledged, {info.num_pending} pending")
+    check(info.num_pending + info.num_ack_pending == events, f"{info.num_ack_pending} unacknowledged, {info.num_pending} pending")
+
+
+def readers_agree(events: list[Made]) -> None:
+    """Of each event: the fast one gives its row, or leaves it to the thorough one, which gives it, or none."""
+    fast = 0
+    for position, event in enumerate(events, 1):
+        message = SimpleNamespace(data=event.payload, reply=f"$JS.ACK.EVENTS.peer.1.{position}.{position}.0.0")
+        wanted = [] if event.row is None else [(str(event.row[0]), *event.row[1:], position)]
+        thorough = arrow_reader.one_by_one([message])
+        check(table_rows(thorough) == wanted, f"the thorough reader: {table_rows(thorough)} and not {wanted}")
+        together = arrow_reader.together([message])
+        if together is not None:
+            fast += 1
+            check(table_rows(together) == wanted, f"the fast reader: {table_rows(together)} and not {wanted}")
+    check(fast >= PLAIN, f"the fast reader took {fast} events and left even plain ones")
+
+
+def table_rows(table: pyarrow.Table) -> list[Row]:
+    """With UUIDs in lower case, as str writes them."""
+    return [(row["event_id"].lower(), *list(row.values())[1:]) for row in table.to_pylist()]
 
 
 def sink_writes(running: local.Stack, expected: list[Row]) -> None:

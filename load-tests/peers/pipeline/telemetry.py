@@ -60,9 +60,7 @@ def row(payload: bytes, stream_sequence: int) -> Row:
     try:
         event = decode(payload)
         device, site, message = event.device.id, event.device.site, event.message
-        humidity = None if event.humidity is None else Decimal(str(event.humidity))
-        if humidity is not None and (not -THOUSAND < humidity < THOUSAND or humidity != humidity.quantize(HUNDREDTH)):
-            raise Malformed("humidity does not fit into decimal(5,2)")
+        humidity = None if event.humidity is None else to_decimal(str(event.humidity))
         if not device.isascii():
             check_length(device, LONGEST_DEVICE)
         if message is not None and not message.isascii():
@@ -81,6 +79,15 @@ def check_length(text: str, longest: int) -> None:
     """nvarchar counts UTF-16 units, and a character beyond the basic plane is two."""
     if len(text.encode("utf-16-le")) > 2 * longest:
         raise Malformed("text is longer than its column")
+
+
+def to_decimal(text: str) -> Decimal:
+    """With two digits behind the point, where it has no others than zeros."""
+    number = Decimal(text)
+    hundredths = number.quantize(HUNDREDTH)
+    if number != hundredths or not -THOUSAND < number < THOUSAND:
+        raise Malformed("a number does not fit into decimal(5,2)")
+    return hundredths
 
 
 def to_milliseconds(text: str) -> datetime:

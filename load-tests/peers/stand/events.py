@@ -27,21 +27,27 @@ class Made(NamedTuple):
 
 
 def plain(count: int, seed: int) -> Iterator[Made]:
-    """Good events of the demo's shape and size, for measuring."""
+    """Good events of the demo's shape and size."""
     chance = random.Random(seed)
     for number in range(1, count + 1):
+        event_id = UUID(int=chance.getrandbits(128))
         site = chance.choice(SITES)
         device = chance.randrange(5_000)
-        humidity = chance.randrange(10_000)
-        message = json.dumps(MESSAGES[index], ensure_ascii=False) if (index := chance.randrange(20)) < 4 else "null"
-        moment = (START + timedelta(milliseconds=number)).isoformat(timespec="microseconds")
+        temperature = (chance.randrange(6_000) - 2_000) / 100
+        humidity = Decimal(chance.randrange(10_000)).scaleb(-2)
+        ok = chance.randrange(100) > 0
+        moment = START + timedelta(milliseconds=number)
+        written_moment = moment.isoformat(timespec="microseconds")
+        message = MESSAGES[index] if (index := chance.randrange(20)) < 4 else None
         payload = (
-            f'{{"event_id":"{UUID(int=chance.getrandbits(128))}","device":{{"id":"device-{device:04}","site":"{site}",'
-            f'"firmware":"3.1.{device % 10}"}},"sequence":{number},"temperature":{chance.randrange(6_000) / 100 - 20:.2f},'
-            f'"humidity":"{humidity // 100}.{humidity % 100:02}","ok":{"true" if chance.randrange(100) else "false"},'
-            f'"recorded_at":"{moment}{chance.randrange(1000):03}Z","message":{message}}}'
+            f'{{"event_id":"{event_id}","device":{{"id":"device-{device:04}","site":"{site}","firmware":"3.1.{device % 10}"}},'
+            f'"sequence":{number},"temperature":{temperature:.2f},"humidity":"{humidity:.2f}","ok":{json.dumps(ok)},'
+            # nine digits, as the demo's clock has them
+            f'"recorded_at":"{written_moment}{chance.randrange(500):03}Z",'
+            f'"message":{json.dumps(message, ensure_ascii=False)}}}'
         )
-        yield Made(f"events.{site}.telemetry", payload.encode(), None)
+        row = (event_id, f"device-{device:04}", site, number, temperature, humidity, ok, moment, message)
+        yield Made(f"events.{site}.telemetry", payload.encode(), row)
 
 
 def varied(count: int, malformed_every: int, seed: int) -> Iterator[Made]:
