@@ -16,7 +16,7 @@ from pipeline.failure import Failure
 # A pull ends after this long with what it has.
 LONGEST_PULL_SECONDS = 1.0
 # How much later than its pull the server's word of its end may come.
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 10.0
 # Acknowledgements of a batch that may wait to be sent.
 PENDING_BYTES = 16 * 1024 * 1024
 
