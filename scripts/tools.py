@@ -143,7 +143,9 @@ def install_node_packages(group: str, package: Path, target: Path, names: str, m
         path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         environment = {**os.environ, "PATH": path, "npm_config_update_notifier": "false"}
         if subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL).returncode != 0:
-            raise Failure(f"npm could not install {names} (its message is above): check npm's connection to its registry, and run make again")
+            raise Failure(
+                f"npm could not install {names} (its message is above): check npm's connection to its registry, and run make again"
+            )
         folder.chmod(0o755)
         replace(folder, target)
     write_stamp(group, lock)

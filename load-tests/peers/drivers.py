@@ -3,8 +3,8 @@
 
     drivers.py NATS_SQL_SINK [WAY …] [--rows N] [--runs N] [--storage discard|postgres]
 
-Prints for each the median of its runs: rows a second, and microseconds of processor time for a row. The rows are ready beforehand, but for
-Arrow, whose table is made from them within the time.
+Prints for each the median of its runs: rows a second, and microseconds of processor time for a row. The rows are ready
+beforehand; Arrow's table is made from them within the time.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ Write = Callable[[list[Row]], None]
 
 
 def main() -> int:
+    full = ROWS_OF_A_STATEMENT
     ways: dict[str, Callable[[local.Stack], Iterator[Write]]] = {
         "mssql-python: bulkcopy": bulk_copy,
         "mssql-python: bulkcopy_arrow": bulk_copy_arrow,
         "mssql-python: executemany, a row a statement": lambda running: execute_many(running, 1),
         "mssql-python: executemany, 50 rows a statement": lambda running: execute_many(running, 50),
-        f"mssql-python: executemany, {ROWS_OF_A_STATEMENT} rows a statement": lambda running: execute_many(running, ROWS_OF_A_STATEMENT),
+        f"mssql-python: executemany, {full} rows a statement": lambda running: execute_many(running, full),
         "pymssql: executemany, a row a statement": lambda running: with_format(pymssql_connection(running), 1),
-        f"pymssql: execute, {ROWS_OF_A_STATEMENT} rows a statement": lambda running: with_format(pymssql_connection(running), ROWS_OF_A_STATEMENT),
+        f"pymssql: execute, {full} rows a statement": lambda running: with_format(pymssql_connection(running), full),
         "python-tds: executemany, a row a statement": lambda running: with_format(pytds_connection(running), 1),
-        f"python-tds: execute, {ROWS_OF_A_STATEMENT} rows a statement": lambda running: with_format(pytds_connection(running), ROWS_OF_A_STATEMENT),
+        f"python-tds: execute, {full} rows a statement": lambda running: with_format(pytds_connection(running), full),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", type=lambda text: Path(text).resolve(), metavar="NATS_SQL_SINK")

@@ -3,8 +3,8 @@
 
     measure.py NATS_SQL_SINK [PEER …] [--events N] [--batch-rows N …] [--runs N] [--storage discard|postgres]
 
-Prints for each the median of its runs: rows a second of time since the first pull, and microseconds of its processor time for a row. The
-peers run one after another, turn by turn, so that a busy moment of the machine meets all of them.
+Prints for each the median of its runs: rows a second of time since the first pull, and microseconds of its processor time for a
+row. The peers run one after another, turn by turn, so that a busy moment of the machine meets all of them.
 """
 
 from __future__ import annotations
