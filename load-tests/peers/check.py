@@ -67,7 +67,7 @@ def main() -> int:
         for peer in arguments.peers:
             checks += [
                 (f"{peer}: the rows", lambda peer=peer: peer_writes(running, peer, events, expected)),
-                (f"{peer}: ends when its time is over", lambda peer=peer: stops_after(running, peer, 10 * len(events), len(expected))),
+                (f"{peer}: ends when its time is over", lambda peer=peer: stops_after(running, peer, len(events), len(expected))),
                 (f"{peer}: says what is wrong", lambda peer=peer: fails_with_a_sentence(running, peer, len(events))),
             ]
         for name, check in checks:
@@ -104,6 +104,7 @@ def peer_writes(running: local.Stack, peer: str, events: list[Made], expected: l
 
 def stops_after(running: local.Stack, peer: str, events: int, rows: int) -> None:
     """More events are asked for than there are."""
+    events *= 10
     name = prepare(running, peer, "time")
     lines = run(running.peer(peer, name, f"dbo.{name}", events, 4))
     check(lines[-1]["done"] is True and lines[-1]["rows"] == rows, f"the last line is {lines[-1]}")

@@ -95,7 +95,8 @@ def to_milliseconds(text: str) -> datetime:
 
     msgspec rounds to microseconds by itself, and to round twice is to round wrongly. This cuts.
     """
-    moment = datetime.fromisoformat(text)
+    # `z` is a zone, too, which Python does not know
+    moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is not None:
         moment = (moment if moment.tzinfo is timezone.utc else moment.astimezone(timezone.utc)).replace(tzinfo=None)
     excess = moment.microsecond % 1000

@@ -113,7 +113,7 @@ def timestamp(chance: random.Random, number: int) -> tuple[datetime, str]:
     digits = f"{total % 10**9:09}"
     if nanoseconds == 0:
         digits = digits[: chance.choice([3, 6, 9])]
-    zone = "Z" if offset in (None, timedelta()) else timezone(offset).tzname(None).removeprefix("UTC")
+    zone = chance.choice("ZZZz") if offset in (None, timedelta()) else timezone(offset).tzname(None).removeprefix("UTC")
     return moment, f"{local.isoformat()}.{digits}{zone}"
 
 
