@@ -16,7 +16,7 @@ from pipeline.failure import Failure
 from pipeline.run import main
 from pipeline.telemetry import COLUMNS
 
-BATCH_ROWS = 100_000
+BATCH_ROWS = 50_000
 
 
 class BulkCopy:

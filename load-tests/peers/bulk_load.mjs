@@ -13,7 +13,7 @@ const { connect } = require('@nats-io/transport-node');
 const { jetstream } = require('@nats-io/jetstream');
 const { Connection, TYPES } = require('tedious');
 
-const BATCH_ROWS = '25000';
+const BATCH_ROWS = '50000';
 // a batch is at least this old before it is written with fewer rows, and the shortest time that a pull may take
 const PULL_MILLISECONDS = 1000;
 // the largest that SQL Server takes on an encrypted connection

@@ -41,7 +41,10 @@ def main() -> int:
         "mssql-python: bulkcopy": bulk_copy,
         "mssql-python: bulkcopy_arrow": bulk_copy_arrow,
         "mssql-python: executemany, a row a statement": lambda running: execute_many(running, 1),
-        "mssql-python: executemany, 50 rows a statement": lambda running: execute_many(running, 50),
+        **{
+            f"mssql-python: executemany, {rows} rows a statement": lambda running, rows=rows: execute_many(running, rows)
+            for rows in (10, 25, 50, 100)
+        },
         f"mssql-python: executemany, {full} rows a statement": lambda running: execute_many(running, full),
         "pymssql: executemany, a row a statement": lambda running: with_format(pymssql_connection(running), 1),
         f"pymssql: execute, {full} rows a statement": lambda running: with_format(pymssql_connection(running), full),
