@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Optional
 
 import mssql_python
 import pyarrow as pa
@@ -26,7 +25,7 @@ class BulkCopy:
 
     def __init__(self) -> None:
         self.table = ""
-        self.connection: Optional[mssql_python.Connection] = None
+        self.connection: mssql_python.Connection | None = None
 
     def open(self, arguments: Arguments) -> None:
         """The connection serves to hold the settings."""

@@ -139,7 +139,7 @@ def pytds_connection(running: local.Stack) -> pytds.Connection:
     )  # fmt: skip
 
 
-def with_format(connection: "pymssql.Connection | pytds.Connection", rows_of_a_statement: int) -> Iterator[Write]:
+def with_format(connection: pymssql.Connection | pytds.Connection, rows_of_a_statement: int) -> Iterator[Write]:
     """Of a client that has %s for a parameter."""
     values = ", ".join([f"({', '.join(['%s'] * len(COLUMNS))})"] * rows_of_a_statement)
     statement = f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}) VALUES {values}"

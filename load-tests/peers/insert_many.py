@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 from itertools import chain
-from typing import Optional
 
 import mssql_python
 from mssql_python.constants import ConstantsDDBC as odbc
@@ -44,7 +43,7 @@ class InsertMany:
 
     def __init__(self) -> None:
         self.table = ""
-        self.connection: Optional[mssql_python.Connection] = None
+        self.connection: mssql_python.Connection | None = None
 
     def open(self, arguments: Arguments) -> None:
         """Connects, to begin transactions of its own."""
@@ -69,7 +68,7 @@ class InsertMany:
         self.connection.close()
 
 
-def good_rows(messages: list[Msg]) -> "list[Row]":
+def good_rows(messages: list[Msg]) -> list[Row]:
     """In the order in which they came."""
     rows = []
     for message in messages:
@@ -81,7 +80,7 @@ def good_rows(messages: list[Msg]) -> "list[Row]":
     return rows
 
 
-def insert(cursor: mssql_python.Cursor, table: str, rows: int, statements: "list[list[Row]]") -> None:
+def insert(cursor: mssql_python.Cursor, table: str, rows: int, statements: list[list[Row]]) -> None:
     """Runs one statement of so many rows once for each of `statements`."""
     values = ", ".join([f"({', '.join('?' * len(COLUMNS))})"] * rows)
     cursor.setinputsizes(SIZES * rows)

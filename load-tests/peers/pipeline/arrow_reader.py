@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -58,7 +57,7 @@ def chunk_table(messages: list[Msg]) -> pa.Table:
     return one_by_one(messages) if good is None else good
 
 
-def together(messages: list[Msg]) -> Optional[pa.Table]:
+def together(messages: list[Msg]) -> pa.Table | None:
     """All events read by Arrow's own reader, a third of the time of `one_by_one`. `None` where that has to look closer."""
     payloads = [message.data for message in messages]
     text = b"\n".join(payloads)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import Optional
 
 import nats
 from nats.aio.client import Client
@@ -34,7 +33,7 @@ class Intake:
         self.inbox = client.new_inbox()
         self.messages: list[Msg] = []
         self.wanted = 0
-        self.problem: Optional[str] = None
+        self.problem: str | None = None
         self.ended = asyncio.Event()
 
     @classmethod
@@ -70,7 +69,7 @@ class Intake:
             await self.client.publish(self.pull_subject, json.dumps(request).encode(), reply=self.inbox)
             try:
                 await asyncio.wait_for(self.ended.wait(), expires + GRACE_SECONDS)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 print("warning: the server did not answer a pull, asking again", file=sys.stderr)
         if self.problem is not None:
             raise Failure(f"the NATS server ended a pull: {self.problem}")

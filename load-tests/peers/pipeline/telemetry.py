@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal, DecimalException
-from typing import Annotated, Optional, Union
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -14,7 +14,7 @@ COLUMNS = (
     "stream_sequence",
 )  # fmt: skip
 
-Row = tuple[UUID, str, Optional[str], int, Optional[float], Optional[Decimal], bool, datetime, Optional[str], int]
+Row = tuple[UUID, str, str | None, int, float | None, Decimal | None, bool, datetime, str | None, int]
 
 LONGEST_DEVICE = 64
 LONGEST_SITE = 32
@@ -36,7 +36,7 @@ class Device(msgspec.Struct, gc=False):
     """What an event says about where it comes from."""
 
     id: Annotated[str, msgspec.Meta(max_length=LONGEST_DEVICE)]
-    site: Optional[Annotated[str, msgspec.Meta(max_length=LONGEST_SITE)]] = None
+    site: Annotated[str, msgspec.Meta(max_length=LONGEST_SITE)] | None = None
 
 
 class Event(msgspec.Struct, gc=False):
@@ -47,9 +47,9 @@ class Event(msgspec.Struct, gc=False):
     sequence: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     ok: bool
     recorded_at: Annotated[str, msgspec.Meta(pattern=RFC_3339)]
-    temperature: Optional[float] = None
-    humidity: Union[None, float, Annotated[str, msgspec.Meta(pattern=NUMBER)]] = None
-    message: Optional[Annotated[str, msgspec.Meta(max_length=LONGEST_MESSAGE)]] = None
+    temperature: float | None = None
+    humidity: None | float | Annotated[str, msgspec.Meta(pattern=NUMBER)] = None
+    message: Annotated[str, msgspec.Meta(max_length=LONGEST_MESSAGE)] | None = None
 
 
 decode = msgspec.json.Decoder(Event).decode

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 from uuid import UUID
 
 SITES = ["rotterdam", "gdansk", "porto", "tallinn", "genoa", "bergen"]
@@ -27,7 +27,7 @@ class Made(NamedTuple):
 
     subject: str
     payload: bytes
-    row: Optional[tuple[Any, ...]]
+    row: tuple[Any, ...] | None
 
 
 def plain(count: int, seed: int) -> Iterator[Made]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,13 +94,13 @@ dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.telemetry" }}
             cursor.execute(f"DROP TABLE IF EXISTS {table}")
             cursor.execute(statement)
 
-    def rows(self, table: str) -> "list[tuple[Any, ...]]":
+    def rows(self, table: str) -> list[tuple[Any, ...]]:
         """All of a table, in the order of the stream."""
         with self.sql() as session, session.cursor() as cursor:
             cursor.execute(f"SELECT * FROM {table} ORDER BY stream_sequence")
             return [tuple(row) for row in cursor.fetchall()]
 
-    def peer(self, name: str, consumer: str, table: str, events: int, stop_after: float, *more: str) -> "list[str]":
+    def peer(self, name: str, consumer: str, table: str, events: int, stop_after: float, *more: str) -> list[str]:
         """The command that runs a peer."""
         interpreter = str(TOOLS / "peers" / "bin" / "node") if name.endswith(".mjs") else "python3"
         return [
@@ -136,7 +133,7 @@ def stack(program: Path, storage: str) -> Iterator[Stack]:
                 process.communicate()
 
 
-async def publish(running: Stack, events: "Iterable[Made]") -> int:
+async def publish(running: Stack, events: Iterable[Made]) -> int:
     """Makes the stream anew with these events, and returns their number."""
     client = await nats.connect(running.nats_url)
     stream = client.jetstream(publish_async_max_pending=WINDOW, timeout=30)
