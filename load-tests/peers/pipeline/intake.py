@@ -16,6 +16,8 @@ from pipeline.failure import Failure
 LONGEST_PULL_SECONDS = 1.0
 # How much later than its pull the server's word of its end may come.
 GRACE_SECONDS = 10.0
+# How long the server may take to answer on a machine that has much to do.
+ANSWER_SECONDS = 30
 # Acknowledgements of a batch that may wait to be sent.
 PENDING_BYTES = 16 * 1024 * 1024
 
@@ -39,8 +41,8 @@ class Intake:
     @classmethod
     async def open(cls, url: str, stream: str, consumer: str) -> Intake:
         """Connects, and looks whether the consumer is there."""
-        client = await nats.connect(url, pending_size=PENDING_BYTES, error_cb=report)
-        await client.jetstream().consumer_info(stream, consumer)
+        client = await nats.connect(url, pending_size=PENDING_BYTES, error_cb=report, connect_timeout=ANSWER_SECONDS)
+        await client.jetstream(timeout=ANSWER_SECONDS).consumer_info(stream, consumer)
         intake = cls(client, stream, consumer)
         # bounded by what a pull asks for
         await client.subscribe(intake.inbox, cb=intake.take, pending_msgs_limit=-1, pending_bytes_limit=-1)

@@ -27,6 +27,7 @@ SCHEMA = PROJECT / "schemas" / "telemetry.toml"
 TOOLS = PROJECT / ".tools"
 # one answer of the stream for so many events at once
 WINDOW = 4_000
+ANSWER_SECONDS = 30
 # a run of a peer ends long before it gives an event to another
 ACK_WAIT_SECONDS = 600
 
@@ -135,8 +136,8 @@ def stack(program: Path, storage: str) -> Iterator[Stack]:
 
 async def publish(running: Stack, events: Iterable[Made]) -> int:
     """Makes the stream anew with these events, and returns their number."""
-    client = await nats.connect(running.nats_url)
-    stream = client.jetstream(publish_async_max_pending=WINDOW, timeout=30)
+    client = await connect(running)
+    stream = client.jetstream(publish_async_max_pending=WINDOW, timeout=ANSWER_SECONDS)
     for name, subject in [(STREAM, "events.>"), ("DEAD_LETTERS", "dead.>")]:
         with contextlib.suppress(nats.js.errors.NotFoundError):
             await stream.delete_stream(name)
@@ -155,8 +156,8 @@ async def publish(running: Stack, events: Iterable[Made]) -> int:
 
 async def create_consumer(running: Stack, name: str) -> None:
     """A durable pull consumer, at the stream's beginning."""
-    client = await nats.connect(running.nats_url)
-    stream = client.jetstream()
+    client = await connect(running)
+    stream = client.jetstream(timeout=ANSWER_SECONDS)
     with contextlib.suppress(nats.js.errors.NotFoundError):
         await stream.delete_consumer(STREAM, name)
     config = ConsumerConfig(durable_name=name, ack_policy=AckPolicy.EXPLICIT, ack_wait=ACK_WAIT_SECONDS, max_ack_pending=1_000_000)
@@ -166,11 +167,16 @@ async def create_consumer(running: Stack, name: str) -> None:
 
 async def consumer_info(running: Stack, name: str) -> ConsumerInfo:
     """What the server says of it."""
-    client = await nats.connect(running.nats_url)
+    client = await connect(running)
     try:
-        return await client.jetstream().consumer_info(STREAM, name)
+        return await client.jetstream(timeout=ANSWER_SECONDS).consumer_info(STREAM, name)
     finally:
         await client.close()
+
+
+async def connect(running: Stack) -> nats.NATS:
+    """With patience, because all of it may share a busy machine."""
+    return await nats.connect(running.nats_url, connect_timeout=ANSWER_SECONDS)
 
 
 def free_port() -> int:
