@@ -5,7 +5,10 @@ STAND_IN := $(or $(CARGO_TARGET_DIR),target)/debug/examples/stand_in
 FAULT_TESTS := $(or $(CARGO_TARGET_DIR),target)/release/fault-tests
 LOAD_TESTS := $(or $(CARGO_TARGET_DIR),target)/release/load-tests
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/debug/examples/fuzz
+DEBUG_PROGRAM := $(or $(CARGO_TARGET_DIR),target)/debug/nats-sql-sink
 TOOLS := $(CURDIR)/.tools
+# where the peers find what they are made of
+PEERS_ENVIRONMENT := PYTHONPATH=$(TOOLS)/peers/python:$(TOOLS)/clients NODE_PATH=$(TOOLS)/peers/node/node_modules
 export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH):$(TOOLS)/node/bin
 
 # "ci" reports less and runs on after a failure
@@ -17,7 +20,7 @@ INPUTS ?= 10000000
 CHAOS_SEED := $(SEED)
 SEED ?= 1
 
-.PHONY: help demo test test-outage test-clients test-faults fault-programs chaos load-test bench-stand-in fuzz lint fmt clean tools clients needs
+.PHONY: help demo test test-outage test-clients test-peers test-faults fault-programs chaos load-test bench-stand-in fuzz lint fmt clean tools clients peers needs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -42,6 +45,10 @@ test-clients: tools clients ## SQL clients that others wrote, against the local 
 	cargo build --package local-stack --locked --examples
 	PYTHONPATH=$(TOOLS)/clients NODE_PATH=$(TOOLS)/tedious/node_modules TIBERIUS_CLIENT=$(dir $(STAND_IN))tiberius_client \
 		python3 local-stack/clients/matrix.py $(STAND_IN) mssql-python pymssql python-tds tedious tiberius
+
+test-peers: tools peers ## what the sink is compared with (load-tests/peers) does the same work: row by row, against the local stack
+	cargo build --locked --bin nats-sql-sink
+	$(PEERS_ENVIRONMENT) python3 load-tests/peers/check.py $(DEBUG_PROGRAM) $(ARGS)
 
 bench-stand-in: tools ## rows a second of the local stack's SQL server beside the sink's writer; ARGS="--report json"
 	cargo bench --locked --bench stand_in -- $(ARGS)
@@ -85,6 +92,9 @@ clean: ## remove what was built, and the installed tools
 
 tools: needs ## install nats-server and PostgreSQL into .tools
 	@python3 scripts/tools.py servers
+
+peers: needs
+	@python3 scripts/tools.py peers
 
 clients: needs
 	@python3 scripts/tools.py clients
