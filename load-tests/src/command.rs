@@ -94,18 +94,14 @@ pub(crate) async fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let mut report = report(&plan.name, &first.description, settings(&plan))?;
     for (variant, scenario) in &plan.variants {
         for workers in scenario.workers.counts() {
-            let mut repeats = Vec::new();
-            for repeat in 1..=args.common.repeat {
-                let title = title(variant.as_deref(), scenario, *workers, repeat, args.common.repeat);
+            let kind = title(variant.as_deref(), scenario, *workers);
+            let mut kind = Kind::new(&mut report, &folder, kind);
+            for number in 1..=args.common.repeat {
+                let title = kind.title_of(number, args.common.repeat);
                 let own_folder = folder.join(file_name(&title));
                 let run = crate::run::run(scenario, &title, *workers, &external, &own_folder);
-                repeats.push(run.await.with_context(|| title.clone())?);
-                // what was measured stays, also where a later run fails
-                report.runs.extend(repeats.last().cloned());
-                write_report(&report, &folder)?;
+                kind.add(run.await.with_context(|| title.clone())?)?;
             }
-            let title = title(variant.as_deref(), scenario, *workers, 1, 1);
-            report.runs.extend(output::medians(&repeats, &title));
         }
     }
     finish(&report, &folder, args.common.report)
@@ -133,15 +129,12 @@ pub(crate) async fn baseline(args: &BaselineArgs) -> anyhow::Result<bool> {
     external.check(&scenario).map_err(Usage)?;
     let folder = out_folder(args.common.out.as_deref(), "baseline")?;
     let mut report = report("baseline", &scenario.description, BTreeMap::new())?;
-    let mut repeats = Vec::new();
-    for repeat in 1..=args.common.repeat {
-        let title = title(None, &scenario, 0, repeat, args.common.repeat);
+    let mut kind = Kind::new(&mut report, &folder, title(None, &scenario, 0));
+    for number in 1..=args.common.repeat {
+        let title = kind.title_of(number, args.common.repeat);
         let stand = Stand::start(&scenario, 0, &external, &folder).await?;
-        repeats.push(baseline::run(&stand, &scenario, &title).await?);
-        report.runs.extend(repeats.last().cloned());
-        write_report(&report, &folder)?;
+        kind.add(baseline::run(&stand, &scenario, &title).await?)?;
     }
-    report.runs.extend(output::medians(&repeats, "alone"));
     finish(&report, &folder, args.common.report)
 }
 
@@ -202,7 +195,34 @@ fn settings(plan: &Plan) -> BTreeMap<String, String> {
     settings
 }
 
-fn title(variant: Option<&str>, scenario: &Scenario, workers: usize, repeat: u32, of: u32) -> String {
+/// Runs of one kind as they are added to a report: what was measured stays, also where a later run fails.
+struct Kind<'a> {
+    report: &'a mut Report,
+    folder: &'a Path,
+    title: String,
+    runs: Vec<Run>,
+}
+
+impl<'a> Kind<'a> {
+    fn new(report: &'a mut Report, folder: &'a Path, title: String) -> Self {
+        Self { report, folder, title, runs: Vec::new() }
+    }
+
+    fn title_of(&self, number: u32, of: u32) -> String {
+        if of > 1 { format!("{}, repeat {number}", self.title) } else { self.title.clone() }
+    }
+
+    fn add(&mut self, run: Run) -> anyhow::Result<()> {
+        let before = self.report.runs.len() - output::of_one_kind(&self.runs, &self.title).len();
+        self.runs.push(run);
+        self.report.runs.truncate(before);
+        self.report.runs.extend(output::of_one_kind(&self.runs, &self.title));
+        write_report(self.report, self.folder)
+    }
+}
+
+/// What runs of one kind are called.
+fn title(variant: Option<&str>, scenario: &Scenario, workers: usize) -> String {
     let mut parts: Vec<String> = variant.map(str::to_owned).into_iter().collect();
     match workers {
         0 => {}
@@ -212,9 +232,6 @@ fn title(variant: Option<&str>, scenario: &Scenario, workers: usize, repeat: u32
     }
     if parts.is_empty() {
         parts.push("alone".to_owned());
-    }
-    if of > 1 {
-        parts.push(format!("repeat {repeat}"));
     }
     parts.join(", ")
 }
@@ -282,17 +299,56 @@ fn output_lines(run: &Run) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Figure, Range};
 
     #[test]
     fn titles_tell_runs_apart_and_make_folder_names() {
         let plan = Plan::load("steady").unwrap();
         let scenario = &plan.variants[0].1;
-        assert_eq!(title(Some("max_age 1 s"), scenario, 1, 1, 1), "max_age 1 s");
-        assert_eq!(title(Some("max_age 1 s"), scenario, 1, 2, 5), "max_age 1 s, repeat 2");
-        assert_eq!(title(None, scenario, 1, 1, 1), "1 worker");
-        assert_eq!(title(None, scenario, 4, 3, 5), "4 workers, repeat 3");
-        assert_eq!(title(None, scenario, 0, 1, 1), "alone");
+        assert_eq!(title(Some("max_age 1 s"), scenario, 1), "max_age 1 s");
+        assert_eq!(title(None, scenario, 1), "1 worker");
+        assert_eq!(title(None, scenario, 4), "4 workers");
+        assert_eq!(title(None, scenario, 0), "alone");
         assert_eq!(file_name("max_age 1 s, repeat 2"), "max_age-1-s-repeat-2");
+    }
+
+    #[test]
+    fn each_repeat_is_kept_at_once_and_only_the_medians_of_all_are_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut report = report("s", "d", BTreeMap::new()).unwrap();
+        let figure = |value| Figure {
+            name: "seconds".to_owned(),
+            value,
+            unit: "s".to_owned(),
+            expected: Some(Range { min: None, max: Some(2.0) }),
+        };
+        let run = |title: &str, value| Run {
+            title: title.to_owned(),
+            figures: vec![figure(value)],
+            samples: Vec::new(),
+            marks: Vec::new(),
+        };
+        for (kind, values) in [("1 worker", vec![9.0, 1.0, 1.5]), ("2 workers", vec![1.0, 9.0, 9.0])] {
+            let mut kind = Kind::new(&mut report, folder.path(), kind.to_owned());
+            for (number, value) in (1..).zip(&values) {
+                let title = kind.title_of(number, 3);
+                kind.add(run(&title, *value)).unwrap();
+                let kept = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
+                assert!(kept.contains(&title), "{kept}");
+            }
+        }
+        let titles: Vec<&str> = report.runs.iter().map(|run| run.title.as_str()).collect();
+        let repeats =
+            |kind: &str| (1..=3).map(|number| format!("{kind}, repeat {number}")).collect::<Vec<_>>();
+        let expected = [
+            vec!["1 worker, median of 3".to_owned()],
+            repeats("1 worker"),
+            vec!["2 workers, median of 3".to_owned()],
+            repeats("2 workers"),
+        ];
+        assert_eq!(titles, expected.concat());
+        // the exit code follows from this: the slow first repeat is none, two slow repeats of three are
+        assert_eq!(report.wrong(), ["2 workers, median of 3: seconds is 9 s, and should be at most 2"]);
     }
 
     #[test]

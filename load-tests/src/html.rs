@@ -26,14 +26,18 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 pub(crate) fn page(report: &Report) -> anyhow::Result<String> {
     let plots = series::of(report);
     let axes = Axes::of(report, &plots);
-    let sections = report
-        .runs
-        .iter()
+    // medians, and what has no course over time, have nothing to be drawn
+    let drawn: Vec<(usize, &Run, &Vec<Plot>)> = (1..)
+        .zip(&report.runs)
         .zip(&plots)
-        .enumerate()
-        .map(|(index, (run, plots))| section(index, run, plots, &axes))
+        .map(|((number, run), plots)| (number, run, plots))
+        .filter(|(_, run, _)| !run.samples.is_empty())
+        .collect();
+    let sections = drawn
+        .iter()
+        .map(|(number, run, plots)| section(*number, run, plots, &axes))
         .collect::<anyhow::Result<Vec<Markup>>>()?;
-    let several = report.runs.len() > 1;
+    let several = drawn.len() > 1;
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -52,7 +56,7 @@ pub(crate) fn page(report: &Report) -> anyhow::Result<String> {
                     @if several {
                         h2 { "Over time" }
                         p { "All runs are drawn to the same scale." }
-                        nav { @for (index, run) in report.runs.iter().enumerate() { a href={ "#run-" (index + 1) } { (run.title) } } }
+                        nav { @for (number, run, _) in &drawn { a href={ "#run-" (number) } { (run.title) } } }
                     }
                     @for section in &sections { (section) }
                 }
@@ -119,7 +123,7 @@ impl Axes {
 }
 
 /// What one run did over time.
-fn section(index: usize, run: &Run, plots: &[Plot], axes: &Axes) -> anyhow::Result<Markup> {
+fn section(number: usize, run: &Run, plots: &[Plot], axes: &Axes) -> anyhow::Result<Markup> {
     let marks = marks::sorted(&run.marks);
     let layout = plot::layout(&marks, &axes.time);
     let figures = plots
@@ -128,7 +132,7 @@ fn section(index: usize, run: &Run, plots: &[Plot], axes: &Axes) -> anyhow::Resu
         .map(|(plot, values)| figure(plot, &axes.time, values, &layout))
         .collect::<anyhow::Result<Vec<Markup>>>()?;
     Ok(html! {
-        section id={ "run-" (index + 1) } {
+        section id={ "run-" (number) } {
             h2 { (run.title) }
             @if !marks.is_empty() { (list(&marks)) }
             div.plots { @for figure in &figures { (figure) } }
@@ -201,7 +205,7 @@ mod tests {
             reserved_bytes: 50 << 20,
             cpu_seconds: f64::from(second) * 1.5,
             writers_busy: 1.5,
-            writers_limit: 4.0,
+            writers_limit: Some(4.0),
             workers: 2,
             latency: (!second.is_multiple_of(10)).then_some(Latency { p50: 0.01, p90: 0.1, p99: 1.0 }),
             ..Sample::default()
@@ -239,7 +243,8 @@ mod tests {
             "8,192 MiB",
             "Linux 6.1",
             "<dt>memory</dt><dd>256MiB</dd>",
-            "125,000 rows/s",
+            "120,000 rows/s",
+            "130,000 rows/s",
             "<h2>1 worker</h2>",
             "<h2>2 workers</h2>",
             "SQL away",
@@ -250,6 +255,24 @@ mod tests {
         }
         assert_eq!(page.matches("<svg").count(), 12);
         assert_eq!(page.matches("not measured").count(), 0);
+    }
+
+    #[test]
+    fn a_run_without_samples_is_a_column_and_has_no_plots() {
+        let mut report = report();
+        let medians = Run {
+            title: "median of 2".to_owned(),
+            figures: report.runs[0].figures.clone(),
+            samples: vec![],
+            marks: vec![],
+        };
+        report.runs.insert(0, medians);
+        let page = page(&report).unwrap();
+        assert_eq!(page.matches("<svg").count(), 12, "those of the two runs that have samples");
+        assert!(page.contains("scope=\"col\">median of 2</th>"), "{page}");
+        assert!(!page.contains("<h2>median of 2</h2>") && !page.contains("href=\"#run-1\""), "{page}");
+        assert!(page.contains("href=\"#run-2\"") && page.contains("id=\"run-3\""), "{page}");
+        assert!(!page.contains("not measured"), "{page}");
     }
 
     #[test]

@@ -105,10 +105,9 @@ impl Measured {
         .collect()
     }
 
-    /// The least and the most of the limit while workers ran.
+    /// The least and the most of the limit that the workers told.
     fn writers(&self) -> Vec<(&'static str, f64)> {
-        let limits =
-            || self.samples.iter().filter(|sample| sample.workers > 0).map(|sample| sample.writers_limit);
+        let limits = || self.samples.iter().filter_map(|sample| sample.writers_limit);
         match (limits().reduce(f64::min), limits().reduce(f64::max)) {
             (Some(min), Some(max)) => vec![("writers_min", min), ("writers_max", max)],
             _ => Vec::new(),
@@ -196,9 +195,9 @@ mod tests {
             sql_cpu_seconds: None,
             peak_rss_bytes: 7,
             samples: vec![
-                Sample { workers: 0, writers_limit: 0.0, ..Sample::default() },
-                Sample { at: 1.0, cpu_seconds: 1.0, workers: 1, writers_limit: 4.0, ..Sample::default() },
-                Sample { at: 2.0, cpu_seconds: 1.8, workers: 1, writers_limit: 2.0, ..Sample::default() },
+                Sample { workers: 1, writers_limit: None, ..Sample::default() },
+                Sample { at: 1.0, cpu_seconds: 1.0, writers_limit: Some(4.0), ..Sample::default() },
+                Sample { at: 2.0, cpu_seconds: 1.8, writers_limit: Some(2.0), ..Sample::default() },
             ],
             marks: Vec::new(),
             faults: Vec::new(),

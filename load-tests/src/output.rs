@@ -39,24 +39,46 @@ fn value(figure: &Figure) -> String {
     if unit.is_empty() { number } else { format!("{number} {unit}") }
 }
 
-/// The medians of several runs of one kind, figure by figure; nothing where there is one run alone. Each keeps its
-/// range, and the runs themselves are in the report as well.
-pub(crate) fn medians(runs: &[Run], title: &str) -> Option<Run> {
-    let [first, _, ..] = runs else { return None };
-    let middle = |figure: &Figure| {
-        let values: Vec<f64> = runs
-            .iter()
-            .flat_map(|run| run.figures.iter().filter(|other| other.name == figure.name))
-            .map(|figure| figure.value)
-            .collect();
-        Figure { value: median(&values).unwrap_or(f64::NAN), ..figure.clone() }
-    };
-    Some(Run {
+/// The runs of one kind as a report has them: a single one as it is; of several the medians first, which alone are
+/// judged, and then the runs themselves.
+pub(crate) fn of_one_kind(runs: &[Run], title: &str) -> Vec<Run> {
+    if runs.len() < 2 {
+        return runs.to_vec();
+    }
+    std::iter::once(medians(runs, title)).chain(runs.iter().map(not_judged)).collect()
+}
+
+/// A run whose figures nothing is expected of: one of several, of which the medians are judged.
+pub(crate) fn not_judged(run: &Run) -> Run {
+    let figure = |figure: &Figure| Figure { expected: None, ..figure.clone() };
+    Run { figures: run.figures.iter().map(figure).collect(), ..run.clone() }
+}
+
+/// The medians, figure by figure, of those figures that every run has. Where nothing is to be lost or doubled a median
+/// would hide the run in which it was: of a figure that should be 0 the greatest counts.
+fn medians(runs: &[Run], title: &str) -> Run {
+    let mut figures: Vec<Figure> = Vec::new();
+    for figure in runs.iter().flat_map(|run| &run.figures) {
+        if figures.iter().any(|known| known.name == figure.name) {
+            continue;
+        }
+        let values: Option<Vec<f64>> =
+            runs.iter().map(|run| run.value(&figure.name).filter(|value| !value.is_nan())).collect();
+        let should_be_nothing = figure.expected.is_some_and(|range| range.max == Some(0.0));
+        let value = values.and_then(|values| match should_be_nothing {
+            true => values.into_iter().reduce(f64::max),
+            false => median(&values),
+        });
+        if value.is_some() || figure.expected.is_some() {
+            figures.push(Figure { value: value.unwrap_or(f64::NAN), ..figure.clone() });
+        }
+    }
+    Run {
         title: format!("{title}, median of {}", runs.len()),
-        figures: first.figures.iter().map(middle).collect(),
+        figures,
         samples: Vec::new(),
         marks: Vec::new(),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -80,13 +102,48 @@ mod tests {
     }
 
     #[test]
-    fn medians_are_of_each_figure_and_only_of_several_runs() {
-        let median = medians(&[run(3.0), run(1.0), run(2.0)], "1 worker").unwrap();
-        assert_eq!(median.title, "1 worker, median of 3");
-        assert_eq!(median.value("seconds"), Some(2.0));
-        assert!(median.figures[0].is_right());
-        assert!(medians(&[run(1.0)], "1 worker").is_none());
-        assert!(medians(&[], "1 worker").is_none());
+    fn of_several_runs_the_medians_come_first_and_are_judged_alone() {
+        let runs = of_one_kind(&[run(3.0), run(1.0), run(2.0)], "1 worker");
+        let titles: Vec<&str> = runs.iter().map(|run| run.title.as_str()).collect();
+        assert_eq!(titles, ["1 worker, median of 3", "repeat", "repeat", "repeat"]);
+        assert_eq!(runs[0].value("seconds"), Some(2.0));
+        assert!(runs[0].figures.iter().all(|figure| figure.expected.is_some()));
+        assert!(runs[0].figures[0].is_right());
+        // 3.0 is too much, but one run alone is not judged
+        assert_eq!(runs[1].value("seconds"), Some(3.0));
+        assert!(runs[1..].iter().flat_map(|run| &run.figures).all(|figure| figure.expected.is_none()));
+    }
+
+    #[test]
+    fn a_single_run_is_judged_itself() {
+        let runs = of_one_kind(&[run(3.0)], "1 worker");
+        assert_eq!(runs.len(), 1);
+        assert!(!runs[0].figures[0].is_right());
+        assert!(of_one_kind(&[], "1 worker").is_empty());
+    }
+
+    #[test]
+    fn what_should_be_nothing_has_no_median_that_hides_it() {
+        let lost = |value| {
+            let mut run = run(1.0);
+            run.figures[0].expected = Some(Range { min: None, max: Some(0.0) });
+            run.figures[0].value = value;
+            run
+        };
+        let median = medians(&[lost(0.0), lost(7.0), lost(0.0)], "1 worker");
+        assert_eq!(median.value("seconds"), Some(7.0));
+        assert!(!median.figures[0].is_right());
+    }
+
+    #[test]
+    fn what_one_run_did_not_measure_has_no_median() {
+        let mut without = run(1.0);
+        without.figures.remove(0);
+        let median = medians(&[run(1.0), without.clone(), run(2.0)], "1 worker");
+        assert!(median.value("seconds").is_some_and(f64::is_nan) && !median.figures[0].is_right());
+        // and is not told where nothing was expected of it
+        let runs = [without, not_judged(&run(1.0))];
+        assert_eq!(medians(&runs, "1 worker").value("seconds"), None);
     }
 
     #[test]

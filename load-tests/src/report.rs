@@ -48,7 +48,6 @@ pub(crate) struct Run {
 
 impl Run {
     /// The value of a figure.
-    #[cfg(test)]
     pub(crate) fn value(&self, name: &str) -> Option<f64> {
         self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
     }
@@ -135,7 +134,8 @@ pub(crate) struct Sample {
     /// Of all workers, since their start.
     pub(crate) cpu_seconds: f64,
     pub(crate) writers_busy: f64,
-    pub(crate) writers_limit: f64,
+    /// Of all workers together; not known until each of them has told its own.
+    pub(crate) writers_limit: Option<f64>,
     pub(crate) workers: usize,
     /// Of what was committed since the sample before.
     pub(crate) latency: Option<Latency>,

@@ -84,7 +84,7 @@ async fn observe(
     let mut timeline = Timeline::new(&scenario.fault);
     let counts_before = stand.ask_sql(&Request::Count).await?;
     let servers_before = stand.servers_cpu()?;
-    let mut watch = Watch::new(scenario, published.clone());
+    let mut watch = Watch::new(published.clone());
     let mut marks = Vec::new();
     for worker in &mut stand.workers {
         worker.start()?;

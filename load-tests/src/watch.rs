@@ -10,7 +10,6 @@ use crate::figures::{self, Buckets};
 use crate::machine;
 use crate::publisher::Published;
 use crate::report::{Latency, Sample};
-use crate::scenario::Scenario;
 use crate::stand::Stand;
 
 /// The histogram of the time from the publishing of an event until the commit of its row.
@@ -34,7 +33,6 @@ impl Progress {
 #[derive(Debug)]
 pub(crate) struct Watch {
     started: Instant,
-    configured_writers: u64,
     published: Published,
     pub(crate) samples: Vec<Sample>,
     pub(crate) peak_rss_bytes: u64,
@@ -43,10 +41,9 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Begins now.
-    pub(crate) fn new(scenario: &Scenario, published: Published) -> Self {
+    pub(crate) fn new(published: Published) -> Self {
         Self {
             started: Instant::now(),
-            configured_writers: scenario.sink.writers.max,
             published,
             samples: Vec::new(),
             peak_rss_bytes: 0,
@@ -90,17 +87,9 @@ impl Watch {
             sample.rss_bytes = sample.rss_bytes.max(usage.rss_bytes);
             self.peak_rss_bytes = self.peak_rss_bytes.max(usage.peak_rss_bytes);
         }
-        sample.writers_limit = self.writers_limit(&counters, sample.workers);
+        sample.writers_limit = writers_limit(&counters, sample.workers);
         self.samples.push(sample);
         Ok(())
-    }
-
-    /// The limit of writers that the workers tell; what is configured where they tell none.
-    fn writers_limit(&self, counters: &[Counters], workers: usize) -> f64 {
-        let told = sum(counters, "writers_limit");
-        #[allow(clippy::cast_precision_loss)] // a number of writers
-        let configured = (self.configured_writers * workers as u64) as f64;
-        if told > 0.0 { told } else { configured }
     }
 
     fn interval_latency(&mut self, counters: &[Counters]) -> Option<Latency> {
@@ -132,6 +121,16 @@ fn progress(counters: &[Counters]) -> Progress {
     }
 }
 
+/// The limit of all workers together; `None` until each of those that run has told its own.
+fn writers_limit(counters: &[Counters], workers: usize) -> Option<f64> {
+    let told: Vec<f64> = counters
+        .iter()
+        .map(|counters| counters.sum("writers_limit", &[]))
+        .filter(|limit| *limit > 0.0)
+        .collect();
+    (workers > 0 && told.len() >= workers).then(|| told.iter().sum())
+}
+
 fn sum(counters: &[Counters], metric: &str) -> f64 {
     // a sum of nothing would be -0
     counters.iter().fold(0.0, |sum, counters| sum + counters.sum(metric, &[]))
@@ -153,4 +152,27 @@ fn buckets(counters: &[Counters]) -> Buckets {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn whole(value: f64) -> u64 {
     value.max(0.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn telling(limit: Option<u32>) -> Counters {
+        let mut counters = Counters::default();
+        counters.take(&limit.map_or_else(String::new, |limit| {
+            format!("nats_sql_sink_writers_limit{{pipeline=\"p\"}} {limit}\n")
+        }));
+        counters
+    }
+
+    #[test]
+    fn the_limit_of_writers_is_what_all_workers_tell_and_is_not_made_up() {
+        assert_eq!(writers_limit(&[telling(Some(2)), telling(Some(3))], 2), Some(5.0));
+        // one has not answered yet
+        assert_eq!(writers_limit(&[telling(Some(2)), telling(None)], 2), None);
+        // one has ended
+        assert_eq!(writers_limit(&[telling(Some(2)), telling(None)], 1), Some(2.0));
+        assert_eq!(writers_limit(&[telling(None)], 0), None);
+    }
 }

@@ -45,21 +45,6 @@ impl Verdict {
     }
 }
 
-/// The middle one of the values, or the mean of the middle two. `None` where there is no value, or one is no number.
-fn median(values: &[f64]) -> Option<f64> {
-    if values.iter().any(|value| value.is_nan()) {
-        return None;
-    }
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    let upper = *sorted.get(middle)?;
-    if sorted.len() % 2 == 1 {
-        return Some(upper);
-    }
-    sorted.get(middle.checked_sub(1)?).map(|lower| lower.midpoint(upper))
-}
-
 /// A row: the figures of one name and unit, one a run.
 struct Row<'a> {
     name: &'a str,
@@ -115,7 +100,7 @@ fn rows(runs: &[Run]) -> Vec<Row<'_>> {
     rows
 }
 
-/// The table. With several runs it has a column for each and one for the median, which comes first.
+/// The table, with a column for each run. Of medians it knows nothing: where a report has some, they are a run.
 pub(super) fn table(runs: &[Run]) -> Markup {
     let rows = rows(runs);
     if rows.is_empty() {
@@ -127,7 +112,6 @@ pub(super) fn table(runs: &[Run]) -> Markup {
                 thead {
                     tr {
                         th scope="col" { "Figure" }
-                        @if runs.len() > 1 { th.number scope="col" { "Median" } }
                         @if let [_] = runs { th.number scope="col" { "Value" } }
                         th scope="col" { "Verdict" }
                         th scope="col" { "Expected" }
@@ -142,15 +126,10 @@ pub(super) fn table(runs: &[Run]) -> Markup {
 
 fn table_row(row: &Row<'_>, runs: &[Run]) -> Markup {
     let several = runs.len() > 1;
-    let values: Vec<f64> = row.present().map(|figure| figure.value).collect();
     html! {
         tr {
             th scope="row" title=(row.name) { (format::name(row.name, row.unit)) }
-            @if several {
-                td.number { (median(&values).map_or_else(|| "–".to_owned(), |value| format::value(value, row.unit))) }
-            } @else {
-                (cell(row.figures.first().copied().flatten()))
-            }
+            @if !several { (cell(row.figures.first().copied().flatten())) }
             td { (verdict(row)) }
             td { (row.expected(runs)) }
             @if several { @for figure in &row.figures { (cell(*figure)) } }
@@ -205,15 +184,6 @@ mod tests {
             settings: std::collections::BTreeMap::new(),
             runs,
         })
-    }
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[3.0]), Some(3.0));
-        assert_eq!(median(&[9.0, 1.0, 5.0]), Some(5.0));
-        assert_eq!(median(&[9.0, 1.0, 5.0, 2.0]), Some(3.5));
-        assert_eq!(median(&[1.0, f64::NAN, 2.0]), None);
     }
 
     #[test]
@@ -272,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn several_runs_have_a_column_each_and_the_median() {
+    fn several_runs_have_a_column_each_and_no_other() {
         let table = table(&[
             run("1 worker", vec![figure("rows_per_second", 100_000.0, None)]),
             run(
@@ -287,7 +257,6 @@ mod tests {
         <thead>
         <tr>
         <th scope="col">Figure</th>
-        <th class="number" scope="col">Median</th>
         <th scope="col">Verdict</th>
         <th scope="col">Expected</th>
         <th class="number" scope="col">1 worker</th>
@@ -298,7 +267,6 @@ mod tests {
         <tbody>
         <tr>
         <th scope="row" title="rows_per_second">rows per second</th>
-        <td class="number">180,000 rows/s</td>
         <td>
         <span class="wrong">✗ 1 of 2 wrong</span>
         </td>
@@ -309,7 +277,6 @@ mod tests {
         </tr>
         <tr>
         <th scope="row" title="extra">extra</th>
-        <td class="number">1 rows/s</td>
         <td>–</td>
         <td>–</td>
         <td class="number">–</td>

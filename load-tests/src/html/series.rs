@@ -70,7 +70,7 @@ pub(super) fn of(report: &Report) -> Vec<Vec<Plot>> {
                 "Writers",
                 Unit::Number,
                 vec![
-                    line("limit", LIMIT, samples, |sample| Some(sample.writers_limit)),
+                    line("limit", LIMIT, samples, |sample| sample.writers_limit),
                     line("busy", FIRST, samples, |sample| Some(sample.writers_busy)),
                 ],
             ),
