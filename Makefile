@@ -20,7 +20,7 @@ INPUTS ?= 10000000
 CHAOS_SEED := $(SEED)
 SEED ?= 1
 
-.PHONY: help demo test test-outage test-clients test-peers test-faults fault-programs chaos load-test bench-stand-in fuzz lint fmt clean tools clients peers needs
+.PHONY: help demo test test-outage test-clients test-peers test-faults fault-programs chaos load-test compare bench-stand-in fuzz lint fmt clean tools clients peers needs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -49,6 +49,7 @@ test-clients: tools clients ## SQL clients that others wrote, against the local 
 test-peers: tools peers ## what the sink is compared with (load-tests/peers) does the same work: row by row, against the local stack
 	cargo build --locked --bin nats-sql-sink
 	$(PEERS_ENVIRONMENT) python3 load-tests/peers/check.py $(DEBUG_PROGRAM) $(ARGS)
+	cargo test --package load-tests --locked --test compare -- --ignored
 
 bench-stand-in: tools ## rows a second of the local stack's SQL server beside the sink's writer; ARGS="--report json"
 	cargo bench --locked --bench stand_in -- $(ARGS)
@@ -73,6 +74,10 @@ load-test: tools ## workers under load as a scenario describes it; SCENARIO=stea
 	@test -n "$(SCENARIO)" || { echo "error: name a scenario: make load-test SCENARIO=steady; docs/load-tests.md lists them" >&2; exit 1; }
 	cargo build --release --locked --package nats-sql-sink --package load-tests
 	$(LOAD_TESTS) $(if $(filter baseline,$(SCENARIO)),baseline,run $(SCENARIO)) $(ARGS)
+
+compare: tools peers ## the sink beside other programs that do its work; ARGS="--repeat 5 --round-trip 5ms"
+	cargo build --release --locked --package nats-sql-sink --package load-tests
+	$(LOAD_TESTS) compare $(ARGS)
 
 lint: needs ## formatting, clippy, licences and sources of the dependencies, deployment files
 	cargo fmt --all --check

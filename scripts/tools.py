@@ -4,7 +4,7 @@
     tools.py servers    nats-server and PostgreSQL: for `make demo` and `make test`
     tools.py clients    clients of SQL Server for Python: for `make test` and `make test-clients`
     tools.py node       tedious, and Node.js where it is missing: for `make test-clients`
-    tools.py peers      what the sink is compared with is made of: for `make test-peers` and the load tests
+    tools.py peers      what the sink is compared with is made of: for `make test-peers` and `make compare`
     tools.py linters    yamllint, hadolint and cargo-deny: for `make lint`
 
 The standard library only. Packages come through pip and cargo as this machine is set up to use them. A second

@@ -1,4 +1,4 @@
-//! `run`, `baseline` and `list`.
+//! `run`, `baseline` and `list`; `compare` has a file of its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use test_bench::{say, worker};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+pub(crate) mod compare;
 
 use crate::report::{Report, Run};
 use crate::scenario::{self, EventsSettings, Plan, Publish, Scenario, SinkSettings, StorageKind, Workers};

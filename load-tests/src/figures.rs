@@ -47,6 +47,8 @@ const FIGURES: &[(&str, &str)] = &[
     ("load_tiberius_cpu_seconds_per_million", "s"),
     ("ratio_to_raw_drain_explicit", ""),
     ("ratio_to_raw_drain_none", ""),
+    ("ratio_to_python_bulk", ""),
+    ("ratio_to_best_peer", ""),
     ("ceiling_explicit", ""),
     ("ceiling_none", ""),
     ("ceiling_events_per_second", "events/s"),

@@ -61,6 +61,13 @@ pub(crate) fn cpu_seconds_with_children(id: u32) -> anyhow::Result<f64> {
     Ok(seconds)
 }
 
+/// The processor time of all processes that this one has started, that have ended and were waited for: all that each of
+/// them has used, its start and its end included.
+pub(crate) fn ended_children_cpu_seconds() -> anyhow::Result<f64> {
+    let stat = Process::myself().and_then(|process| process.stat()).context("looking at this process")?;
+    Ok(seconds(stat.cutime.saturating_add(stat.cstime).max(0).cast_unsigned()))
+}
+
 /// The processor time of this process, all threads; without its children.
 pub(crate) fn own_cpu_seconds() -> anyhow::Result<f64> {
     clock_seconds(ClockId::CLOCK_PROCESS_CPUTIME_ID)
@@ -78,12 +85,13 @@ fn clock_seconds(clock: ClockId) -> anyhow::Result<f64> {
 }
 
 fn cpu_seconds(stat: &Stat) -> f64 {
-    let waited_for = stat.cutime.saturating_add(stat.cstime);
-    #[allow(clippy::cast_precision_loss, clippy::cast_sign_loss)] // times since a process' start
-    let ticks = (stat.utime + stat.stime + waited_for.max(0) as u64) as f64;
-    #[allow(clippy::cast_precision_loss)] // 100
-    let per_second = procfs::ticks_per_second() as f64;
-    ticks / per_second
+    let waited_for = stat.cutime.saturating_add(stat.cstime).max(0).cast_unsigned();
+    seconds(stat.utime + stat.stime + waited_for)
+}
+
+#[allow(clippy::cast_precision_loss)] // times since a process' start, and 100
+fn seconds(ticks: u64) -> f64 {
+    ticks as f64 / procfs::ticks_per_second() as f64
 }
 
 #[cfg(test)]
@@ -114,8 +122,10 @@ mod tests {
             assert!(started.elapsed().as_secs() < 30, "the child's time is not counted");
             std::thread::yield_now();
         }
+        let ended_before = ended_children_cpu_seconds().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(ended_children_cpu_seconds().unwrap() >= ended_before + 0.05);
     }
 
     #[test]

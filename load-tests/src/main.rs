@@ -16,6 +16,7 @@ mod machine;
 mod measured;
 mod model;
 mod output;
+mod participant;
 mod progress;
 mod publisher;
 mod report;
@@ -43,6 +44,8 @@ enum Command {
     Run(command::RunArgs),
     /// Measure what the machine can do, each stage alone
     Baseline(command::BaselineArgs),
+    /// Run the sink beside other programs that do its work, one after another, with the same events
+    Compare(command::compare::CompareArgs),
     /// Make report.html anew beside a report.json
     #[command(hide = true)]
     Html {
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => command::run(&args).await,
             Command::Baseline(args) => command::baseline(&args).await,
+            Command::Compare(args) => command::compare::compare(&args).await,
             Command::Html { report } => command::page_of(&report).map(|()| true),
             Command::List => command::list().map(|()| true),
             Command::ServeSql(args) => stand::sql_process::serve(&args).await.map(|()| true),

@@ -182,6 +182,7 @@ mod tests {
                 rows_committed: 900,
                 rows_committed_in_large_loads: 450,
                 loads_committed: 2,
+                rows_inserted_and_discarded: 0,
             }),
             good: Good { count: 900, sum: 0, last: 1_000 },
             published: 1_000,

@@ -34,6 +34,8 @@ const DEAD_SUBJECT: &str = "load_test_dead";
 const TABLE: &str = "dbo.load_test";
 /// How long a statement may take that counts some million rows.
 const COUNTING: Duration = Duration::from_secs(600);
+/// How long the program may take to tell its statements.
+const STATEMENTS: Duration = Duration::from_secs(60);
 /// How long a worker that was told to stop may take: its grace, and the time of a busy machine.
 const STOP: Duration = Duration::from_secs(45);
 
@@ -197,6 +199,34 @@ impl Stand {
     /// How to reach the SQL server, with no proxy between.
     pub(crate) fn sql(&self) -> &SqlAccess {
         &self.sql
+    }
+
+    /// Where clients reach it that are to be measured: the proxy, where one stands before it.
+    pub(crate) fn sql_address(&self) -> (String, u16) {
+        match &self.proxy {
+            Some(proxy) => (proxy.address().ip().to_string(), proxy.address().port()),
+            None => (self.sql.host.clone(), self.sql.port),
+        }
+    }
+
+    /// The name of the pipeline, and of its consumer.
+    pub(crate) fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
+    /// What takes configurations and logs.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the table anew, empty and as the sink would make it.
+    pub(crate) async fn make_table(&self) -> anyhow::Result<()> {
+        let config = &self.workers.first().context("a worker")?.config;
+        let arguments = ["ddl", "--config", &config.display().to_string()];
+        let statement = test_bench::worker::command(&arguments, STATEMENTS).await?;
+        let mut client = self.sql_client().await?;
+        client.execute(&format!("DROP TABLE IF EXISTS {TABLE}")).await?;
+        client.execute(&statement).await.context("making the table")
     }
 
     /// The file with its password.

@@ -46,6 +46,7 @@ pub(crate) struct Counts {
     pub(crate) rows_committed: u64,
     pub(crate) rows_committed_in_large_loads: u64,
     pub(crate) loads_committed: u64,
+    pub(crate) rows_inserted_and_discarded: u64,
 }
 
 impl Counts {
@@ -57,6 +58,8 @@ impl Counts {
             rows_committed_in_large_loads: self.rows_committed_in_large_loads
                 - earlier.rows_committed_in_large_loads,
             loads_committed: self.loads_committed - earlier.loads_committed,
+            rows_inserted_and_discarded: self.rows_inserted_and_discarded
+                - earlier.rows_inserted_and_discarded,
         }
     }
 }
@@ -231,6 +234,7 @@ fn counts(server: &SqlServer) -> Counts {
         rows_committed: loads.rows_committed,
         rows_committed_in_large_loads: loads.rows_committed_in_large_loads,
         loads_committed: loads.loads_committed,
+        rows_inserted_and_discarded: loads.rows_inserted_and_discarded,
     }
 }
 

@@ -1,4 +1,5 @@
-//! What bulk loads have brought, for whoever measures: where no row is kept there is no table to ask.
+//! What bulk loads have brought, and INSERTs whose rows are not kept, for whoever measures: where no row is kept there is
+//! no table to ask.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,8 @@ pub struct LoadCounts {
     pub rows_committed: u64,
     /// Those of them that came in loads of at least 102,400 rows.
     pub rows_committed_in_large_loads: u64,
+    /// Rows of INSERTs that are committed and, as the storage keeps none, in no table. They are no bulk load's.
+    pub rows_inserted_and_discarded: u64,
 }
 
 /// The sums, shared by all sessions.
@@ -25,6 +28,7 @@ pub(super) struct Loads {
     loads_committed: AtomicU64,
     rows_committed: AtomicU64,
     rows_committed_in_large_loads: AtomicU64,
+    rows_inserted_and_discarded: AtomicU64,
 }
 
 impl Loads {
@@ -39,23 +43,33 @@ impl Loads {
             loads_committed: self.loads_committed.load(Ordering::Relaxed),
             rows_committed: self.rows_committed.load(Ordering::Relaxed),
             rows_committed_in_large_loads: self.rows_committed_in_large_loads.load(Ordering::Relaxed),
+            rows_inserted_and_discarded: self.rows_inserted_and_discarded.load(Ordering::Relaxed),
         }
     }
 }
 
 /// The loads of a session's open transaction.
 #[derive(Debug, Default)]
-pub(super) struct OpenLoads(Vec<u64>);
+pub(super) struct OpenLoads {
+    loads: Vec<u64>,
+    discarded: u64,
+}
 
 impl OpenLoads {
     /// A load has been read to its end.
     pub(super) fn add(&mut self, rows: u64) {
-        self.0.push(rows);
+        self.loads.push(rows);
+    }
+
+    /// An INSERT was right, and its rows are not kept.
+    pub(super) fn add_discarded(&mut self, rows: u64) {
+        self.discarded += rows;
     }
 
     /// They are committed.
     pub(super) fn commit(&mut self, loads: &Loads) {
-        for rows in self.0.drain(..) {
+        loads.rows_inserted_and_discarded.fetch_add(std::mem::take(&mut self.discarded), Ordering::Relaxed);
+        for rows in self.loads.drain(..) {
             loads.loads_committed.fetch_add(1, Ordering::Relaxed);
             loads.rows_committed.fetch_add(rows, Ordering::Relaxed);
             if rows >= ROWS_OF_A_LARGE_LOAD {
@@ -66,7 +80,8 @@ impl OpenLoads {
 
     /// They are rolled back.
     pub(super) fn roll_back(&mut self) {
-        self.0.clear();
+        self.loads.clear();
+        self.discarded = 0;
     }
 }
 
@@ -80,8 +95,10 @@ mod tests {
         (0..4).for_each(|_| loads.begin());
         open.add(102_400);
         open.add(102_399);
+        open.add_discarded(5);
         open.commit(&loads);
         open.add(7);
+        open.add_discarded(7);
         open.roll_back();
         open.commit(&loads);
         let expected = LoadCounts {
@@ -89,6 +106,7 @@ mod tests {
             loads_committed: 2,
             rows_committed: 204_799,
             rows_committed_in_large_loads: 102_400,
+            rows_inserted_and_discarded: 5,
         };
         assert_eq!(loads.counts(), expected);
     }

@@ -78,7 +78,7 @@ async fn a_table_that_changes_is_looked_at_again() {
 }
 
 #[tokio::test]
-async fn rows_of_bulk_loads_count_when_they_are_committed() {
+async fn rows_count_when_they_are_committed() {
     let fixture = Fixture::discarding().await;
     let mut client = fixture.connect().await;
     run(&mut client, "CREATE TABLE dbo.t (id bigint NOT NULL)").await;
@@ -88,7 +88,18 @@ async fn rows_of_bulk_loads_count_when_they_are_committed() {
         load(&mut client, rows).await;
         run(&mut client, end).await;
     }
+    // a statement that PostgreSQL sees, and one that is known
+    const TWO: &str = "INSERT INTO dbo.t (id) VALUES (@P1), (@P1)";
+    for _ in 0..2 {
+        assert_eq!(insert(&mut client, TWO, &[&1i64]).await, Ok(2));
+    }
+    for end in ["COMMIT TRANSACTION", "ROLLBACK TRANSACTION"] {
+        run(&mut client, "BEGIN TRANSACTION").await;
+        assert_eq!(insert(&mut client, TWO, &[&1i64]).await, Ok(2));
+        run(&mut client, end).await;
+    }
     let counts = fixture.server.loads();
+    assert_eq!(counts.rows_inserted_and_discarded, 6);
     assert_eq!((counts.loads_begun, counts.loads_committed, counts.rows_committed), (3, 2, 8));
     assert_eq!(counts.rows_committed_in_large_loads, 0);
     assert_eq!(int(&mut client, "SELECT COUNT(*) FROM dbo.t").await, 0);
