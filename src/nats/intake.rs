@@ -49,7 +49,7 @@ const BOOKKEEPING_BYTES: usize =
 
 /// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
 /// the bookkeeping.
-pub(super) fn charge(schema: &Schema, wire_bytes: usize) -> usize {
+pub fn charge(schema: &Schema, wire_bytes: usize) -> usize {
     BOOKKEEPING_BYTES + wire_bytes + schema.arrow_bytes_upper_bound(wire_bytes)
 }
 
