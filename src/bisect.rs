@@ -5,7 +5,7 @@
 //! is tried next follows from how far apart the bad rows were so far, so that one bad row costs its logarithm, and many
 //! cost little more than a few small trials each (generalised binary splitting, Hwang 1972).
 //!
-//! This module only decides what to try; `worker.rs` does it.
+//! This module only decides what to try; `writer/search.rs` does it.
 
 use std::ops::Range;
 
