@@ -205,12 +205,8 @@ mod tests {
     #[test]
     fn what_is_wrong_by_little_is_given_in_full() {
         let expected = Some(Range { min: None, max: Some(256.0 * MEBIBYTE) });
-        let by = |value| Figure {
-            name: "peak_rss_bytes".to_owned(),
-            value,
-            unit: "bytes".to_owned(),
-            expected,
-        };
+        let by =
+            |value| Figure { name: "peak_rss_bytes".to_owned(), value, unit: "bytes".to_owned(), expected };
         assert_eq!(figure(&by(256.0 * MEBIBYTE)), "256 MiB");
         assert_eq!(figure(&by(257.0 * MEBIBYTE)), "257 MiB");
         let nearly = by(256.0 * MEBIBYTE + 1.0);
