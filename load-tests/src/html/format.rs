@@ -209,7 +209,7 @@ mod tests {
             name: "peak_rss_bytes".to_owned(),
             value,
             unit: "bytes".to_owned(),
-            expected: expected.clone(),
+            expected,
         };
         assert_eq!(figure(&by(256.0 * MEBIBYTE)), "256 MiB");
         assert_eq!(figure(&by(257.0 * MEBIBYTE)), "257 MiB");
