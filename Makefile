@@ -20,7 +20,7 @@ INPUTS ?= 10000000
 CHAOS_SEED := $(SEED)
 SEED ?= 1
 
-.PHONY: help demo test test-outage test-clients test-peers test-faults fault-programs chaos load-test compare bench-stand-in fuzz lint fmt clean tools clients peers needs
+.PHONY: help demo test test-outage test-clients test-peers test-faults fault-programs chaos load-test compare micro bench-stand-in fuzz lint fmt clean tools clients peers needs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -50,6 +50,9 @@ test-peers: tools peers ## what the sink is compared with (load-tests/peers) doe
 	cargo build --locked --bin nats-sql-sink
 	$(PEERS_ENVIRONMENT) python3 load-tests/peers/check.py $(DEBUG_PROGRAM) $(ARGS)
 	cargo test --package load-tests --locked --test compare -- --ignored
+
+micro: needs ## what each stage costs alone, in processor time; ARGS="decode" for one of them
+	cargo bench --locked --bench micro -- $(ARGS)
 
 bench-stand-in: tools ## rows a second of the local stack's SQL server beside the sink's writer; ARGS="--report json"
 	cargo bench --locked --bench stand_in -- $(ARGS)

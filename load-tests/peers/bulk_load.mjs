@@ -14,8 +14,9 @@ const { jetstream } = require('@nats-io/jetstream');
 const { Connection, TYPES } = require('tedious');
 
 const BATCH_ROWS = '50000';
-// a batch is at least this old before it is written with fewer rows, and the shortest time that a pull may take
-const PULL_MILLISECONDS = 1000;
+// A batch is at least this old before it is written with fewer rows. The client takes the server for gone after as long without a
+// word: with the shortest that it allows, a second, it gave up on a machine that other work kept busy.
+const PULL_MILLISECONDS = 3000;
 // the largest that SQL Server takes on an encrypted connection
 const PACKET_BYTES = 16_383;
 const ENCRYPT = { required: [true, false], trust: [true, true], off: [false, true] };

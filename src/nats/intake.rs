@@ -329,7 +329,7 @@ impl Puller {
         let (Some(reply), Some(position)) = (message.reply, position) else { return Arrived::Unexpected };
         let event = Event {
             subject: message.subject,
-            payload: message.payload,
+            payload: super::payload::kept(message.payload),
             headers: message.headers.as_ref().map(Headers::from),
             stream_sequence: position.stream_sequence,
             deliveries: position.deliveries,
