@@ -3,8 +3,12 @@
 PROGRAM := $(or $(CARGO_TARGET_DIR),target)/release/nats-sql-sink
 STAND_IN := $(or $(CARGO_TARGET_DIR),target)/debug/examples/stand_in
 FAULT_TESTS := $(or $(CARGO_TARGET_DIR),target)/release/fault-tests
+LOAD_TESTS := $(or $(CARGO_TARGET_DIR),target)/release/load-tests
 FUZZ := $(or $(CARGO_TARGET_DIR),target)/debug/examples/fuzz
+DEBUG_PROGRAM := $(or $(CARGO_TARGET_DIR),target)/debug/nats-sql-sink
 TOOLS := $(CURDIR)/.tools
+# where the peers find what they are made of
+PEERS_ENVIRONMENT := PYTHONPATH=$(TOOLS)/peers/python:$(TOOLS)/clients NODE_PATH=$(TOOLS)/peers/node/node_modules
 export PATH := $(TOOLS)/bin:$(TOOLS)/linters/bin:$(PATH):$(TOOLS)/node/bin
 
 # "ci" reports less and runs on after a failure
@@ -16,7 +20,7 @@ INPUTS ?= 10000000
 CHAOS_SEED := $(SEED)
 SEED ?= 1
 
-.PHONY: help demo test test-outage test-clients test-faults fault-programs chaos bench-stand-in fuzz lint fmt clean tools clients needs
+.PHONY: help demo test test-outage test-clients test-peers test-faults fault-programs chaos load-test compare micro bench-stand-in fuzz lint fmt clean tools clients peers needs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -42,6 +46,14 @@ test-clients: tools clients ## SQL clients that others wrote, against the local 
 	PYTHONPATH=$(TOOLS)/clients NODE_PATH=$(TOOLS)/tedious/node_modules TIBERIUS_CLIENT=$(dir $(STAND_IN))tiberius_client \
 		python3 local-stack/clients/matrix.py $(STAND_IN) mssql-python pymssql python-tds tedious tiberius
 
+test-peers: tools peers ## what the sink is compared with (load-tests/peers) does the same work: row by row, against the local stack
+	cargo build --locked --bin nats-sql-sink
+	$(PEERS_ENVIRONMENT) python3 load-tests/peers/check.py $(DEBUG_PROGRAM) $(ARGS)
+	cargo test --package load-tests --locked --test compare -- --ignored
+
+micro: needs ## what each stage costs alone, in processor time; ARGS="decode" for one of them
+	cargo bench --locked --bench micro -- $(ARGS)
+
 bench-stand-in: tools ## rows a second of the local stack's SQL server beside the sink's writer; ARGS="--report json"
 	cargo bench --locked --bench stand_in -- $(ARGS)
 
@@ -61,6 +73,15 @@ test-faults: fault-programs ## workers under load through every fault, into docs
 chaos: fault-programs ## faults at random moments; SEED=7 SECONDS=60 reproduces, SEEDS=20 runs so many from there on
 	$(FAULT_TESTS) chaos $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
+load-test: tools ## workers under load as a scenario describes it; SCENARIO=steady ARGS="--repeat 5"
+	@test -n "$(SCENARIO)" || { echo "error: name a scenario: make load-test SCENARIO=steady; docs/load-tests.md lists them" >&2; exit 1; }
+	cargo build --release --locked --package nats-sql-sink --package load-tests
+	$(LOAD_TESTS) $(if $(filter baseline,$(SCENARIO)),baseline,run $(SCENARIO)) $(ARGS)
+
+compare: tools peers ## the sink beside other programs that do its work; ARGS="--repeat 5 --round-trip 5ms"
+	cargo build --release --locked --package nats-sql-sink --package load-tests
+	$(LOAD_TESTS) compare $(ARGS)
+
 lint: needs ## formatting, clippy, licences and sources of the dependencies, deployment files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -79,6 +100,9 @@ clean: ## remove what was built, and the installed tools
 
 tools: needs ## install nats-server and PostgreSQL into .tools
 	@python3 scripts/tools.py servers
+
+peers: needs
+	@python3 scripts/tools.py peers
 
 clients: needs
 	@python3 scripts/tools.py clients

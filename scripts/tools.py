@@ -4,6 +4,7 @@
     tools.py servers    nats-server and PostgreSQL: for `make demo` and `make test`
     tools.py clients    clients of SQL Server for Python: for `make test` and `make test-clients`
     tools.py node       tedious, and Node.js where it is missing: for `make test-clients`
+    tools.py peers      what the sink is compared with is made of: for `make test-peers` and `make compare`
     tools.py linters    yamllint, hadolint and cargo-deny: for `make lint`
 
 The standard library only. Packages come through pip and cargo as this machine is set up to use them. A second
@@ -25,6 +26,8 @@ SCRIPTS = Path(__file__).resolve().parent
 PROJECT = SCRIPTS.parent
 TOOLS = PROJECT / ".tools"
 CARGO_DENY = "0.20.2"
+# the oldest that the peers' tedious runs on
+NODE_OF_TEDIOUS = 22
 
 
 class Failure(Exception):
@@ -33,7 +36,7 @@ class Failure(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("group", choices=["servers", "clients", "node", "linters"])
+    parser.add_argument("group", choices=["servers", "clients", "node", "peers", "linters"])
     group = parser.parse_args().group
     try:
         TOOLS.mkdir(exist_ok=True)
@@ -43,6 +46,9 @@ def main() -> int:
             install_clients()
         elif group == "node":
             install_node()
+        elif group == "peers":
+            install_clients()
+            install_peers()
         else:
             install_linters()
             install_cargo_deny()
@@ -88,30 +94,48 @@ def install_servers() -> None:
 
 
 def install_clients() -> None:
-    requirements = SCRIPTS / "clients.txt"
-    target = TOOLS / "clients"
+    install_python_packages("clients", TOOLS / "clients", "pytds", "mssql-python, pymssql and python-tds", 31)
+
+
+def install_peers() -> None:
+    install_python_packages("peers", TOOLS / "peers" / "python", "nats", "nats-py, uvloop, msgspec and pyarrow", 57)
+    names, package = "the NATS client for Node.js and tedious", PROJECT / "load-tests" / "peers"
+    node = install_node_packages("peers-node", package, TOOLS / "peers" / "node", names, 28, oldest_node=NODE_OF_TEDIOUS)
+    # the machine's own may be too old: this is the one to run
+    link = TOOLS / "peers" / "bin" / "node"
+    link.parent.mkdir(exist_ok=True)
+    if not link.is_symlink() or link.readlink() != node:
+        link.unlink(missing_ok=True)
+        link.symlink_to(node)
+
+
+def install_node() -> None:
+    install_node_packages("tedious", PROJECT / "local-stack" / "clients", TOOLS / "tedious", "tedious", 25)
+
+
+def install_python_packages(group: str, target: Path, package: str, names: str, megabytes: int) -> None:
+    requirements = SCRIPTS / f"{group}.txt"
     # a wheel fits one version of Python: the one that installs is the one that runs
     python = target / "python-version"
     version = "{}.{}".format(*sys.version_info)
-    if is_current("clients", requirements, [target / "pytds", python]) and python.read_text() == version:
+    if is_current(group, requirements, [target / package, python]) and python.read_text() == version:
         return
-    say("installing mssql-python, pymssql and python-tds into .tools (31 MB)")
+    say(f"installing {names} into .tools ({megabytes} MB)")
     with temporary_folder() as folder:
         pip_install(requirements, folder)
         (folder / python.name).write_text(version)
         folder.chmod(0o755)
         replace(folder, target)
-    write_stamp("clients", requirements)
+    write_stamp(group, requirements)
 
 
-def install_node() -> None:
-    node, npm = node_and_npm()
-    package = PROJECT / "local-stack" / "clients"
+def install_node_packages(group: str, package: Path, target: Path, names: str, megabytes: int, oldest_node: int = 0) -> Path:
+    """Returns the Node.js that they were installed with, and run with."""
+    node, npm = node_and_npm(oldest_node)
     lock = package / "package-lock.json"
-    target = TOOLS / "tedious"
-    if is_current("tedious", lock, [target / "node_modules" / "tedious"]):
-        return
-    say("installing tedious into .tools (25 MB)")
+    if is_current(group, lock, [target / "node_modules" / "tedious"]):
+        return node
+    say(f"installing {names} into .tools ({megabytes} MB)")
     with temporary_folder() as folder:
         for name in ["package.json", lock.name]:
             shutil.copy2(package / name, folder / name)
@@ -119,16 +143,19 @@ def install_node() -> None:
         path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         environment = {**os.environ, "PATH": path, "npm_config_update_notifier": "false"}
         if subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL).returncode != 0:
-            raise Failure("npm could not install tedious (its message is above): check npm's connection to its registry, and run make again")
+            raise Failure(
+                f"npm could not install {names} (its message is above): check npm's connection to its registry, and run make again"
+            )
         folder.chmod(0o755)
         replace(folder, target)
-    write_stamp("tedious", lock)
+    write_stamp(group, lock)
+    return node
 
 
-def node_and_npm() -> "tuple[Path, list[str]]":
-    """The machine's own, or else those of a wheel."""
+def node_and_npm(oldest: int) -> "tuple[Path, list[str]]":
+    """The machine's own where they are new enough, or else those of a wheel."""
     node, npm = shutil.which("node"), shutil.which("npm")
-    if node and npm:
+    if node and npm and major_version(node) >= oldest:
         return Path(node), [npm]
     requirements = SCRIPTS / "node.txt"
     target = TOOLS / "node"
@@ -218,6 +245,12 @@ def version_of(program: "str | Path") -> str:
     return result.stdout.strip()
 
 
+def major_version(program: str) -> int:
+    """Of Node.js, which says v24.1.0; 0 where it says something else."""
+    major = version_of(program).removeprefix("v").partition(".")[0]
+    return int(major) if major.isdecimal() else 0
+
+
 def check_runs(program: Path, environment: "dict[str, str]") -> None:
     try:
         result = subprocess.run(
@@ -242,7 +275,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def replace(source: Path, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     elif target.exists() or target.is_symlink():

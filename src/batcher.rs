@@ -50,15 +50,21 @@ pub struct Limits {
     max_deliveries: u64,
 }
 
-impl From<&PipelineConfig> for Limits {
-    fn from(config: &PipelineConfig) -> Self {
+impl Limits {
+    /// Of a pipeline whose batches may have so many rows and bytes.
+    pub fn new(config: &PipelineConfig, max_rows: usize, max_bytes: usize) -> Self {
         let PipelineConfig { batch, max_deliveries, .. } = config;
-        Self {
-            max_rows: batch.max_rows,
-            max_bytes: batch.max_bytes,
-            max_age: batch.max_age,
-            max_deliveries: *max_deliveries,
-        }
+        Self { max_rows, max_bytes, max_age: batch.max_age, max_deliveries: *max_deliveries }
+    }
+
+    /// The most rows.
+    pub fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    /// The most bytes of subjects, headers and payloads.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 }
 
@@ -202,7 +208,7 @@ mod tests {
 
     impl Bench {
         fn start(max_rows: usize, max_bytes: usize, max_age: Duration) -> Self {
-            let budget = Budget::new(1_000_000);
+            let budget = Budget::divide(1_000_000, 1).remove(0);
             let (input, receiver) = mpsc::channel(8);
             let (sender, output) = mpsc::channel(1);
             let limits = Limits { max_rows, max_bytes, max_age, max_deliveries: 3 };

@@ -28,8 +28,9 @@ pub use nats::{NatsAuth, NatsConfig, NatsTlsConfig};
 pub use parse::Environment;
 pub use partitions::{Layout, MAX_PARTITIONS, covers};
 pub use pipeline::{
-    BatchConfig, DeadLetterConfig, DeliveryGuarantee, MAX_BATCH_ROWS, OnGap, PartitionsConfig,
-    PipelineConfig, ReceiptsConfig, WriteMode, WritersConfig,
+    BatchConfig, DEFAULT_BATCH_ROWS, DeadLetterConfig, DeliveryGuarantee, MAX_BATCH_ROWS, OnGap,
+    PartitionsConfig, PipelineConfig, ReceiptsConfig, WriteMode, WritersConfig, default_batch_bytes,
+    largest_batch_bytes,
 };
 pub use problem::{ConfigError, ConfigErrorKind, Problem};
 pub use secret::{EnvironmentReference, SecretSource};
@@ -171,6 +172,12 @@ impl Config {
         for (index, pipeline) in self.pipelines.iter().enumerate() {
             let mut checks = checks.table(&format!("pipeline[{index}]"));
             pipeline.validate(&mut checks, self.memory, self.sql.max_connections);
+        }
+        let (pipelines, connections) = (self.pipelines.len(), self.sql.max_connections);
+        if connections < pipelines {
+            let message =
+                format!("must be at least {pipelines}, the number of pipelines: each is sure of one");
+            checks.refuse(Problem::new("sql.max_connections", message).with_value(connections));
         }
         self.validate_unique(&mut checks);
         problems

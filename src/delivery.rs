@@ -22,7 +22,7 @@ use crate::budget::Permit;
 pub struct Event {
     /// The subject it was published on.
     pub subject: Subject,
-    /// The payload, a slice of the buffer it was received in.
+    /// The payload: a slice of the buffer it was received in, or a copy where it is large.
     pub payload: Bytes,
     /// Its headers, where it has any.
     pub headers: Option<Headers>,

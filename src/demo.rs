@@ -14,7 +14,7 @@ use local_stack::sql_server::{AZURE_SQL_AUDIENCE, TokenOptions};
 use local_stack::stack::{LocalStack, LocalStackOptions, SqlStorage};
 use serde::Serialize;
 
-mod events;
+pub mod events;
 mod progress;
 mod publisher;
 mod sink;

@@ -186,6 +186,12 @@ pub fn meaning(number: u32) -> Option<&'static str> {
     rule_for(number).map(|rule| rule.meaning)
 }
 
+/// Whether the server asks for less with this error, whatever becomes of the batch because of it.
+pub fn asks_for_less(error: &Error) -> bool {
+    let rule = error.number().and_then(rule_for);
+    rule.is_some_and(|rule| rule.disposition == Disposition::SlowDown)
+}
+
 /// Whether the server's text for this number names objects only (tables, columns, logins), never a row's value.
 pub fn names_objects_only(number: u32) -> bool {
     matches!(number, 207 | 208 | 229 | 262 | 916 | 1088 | 1105 | 4060 | 4834 | 9002 | 18456 | 40613 | 40615)
@@ -281,6 +287,17 @@ mod tests {
         assert_eq!(disposition(&server(Phase::Commit, 40197, 20)), Disposition::OutcomeUnknown);
         assert_eq!(disposition(&server(Phase::Commit, 40197, 17)), Disposition::OutcomeUnknown);
         assert_eq!(disposition(&server(Phase::Load, 40197, 17)), Disposition::Retry);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_less_does_so_in_every_phase() {
+        for (number, expected) in [(40501, true), (10928, true), (49918, true), (40613, false), (1205, false)]
+        {
+            for phase in [Phase::Connect, Phase::Load, Phase::Commit] {
+                assert_eq!(asks_for_less(&server(phase, number, 17)), expected, "{number} {phase:?}");
+            }
+        }
+        assert!(!asks_for_less(&Error::new(Phase::Load, ErrorKind::SqlProtocol, "")));
     }
 
     #[test]

@@ -158,6 +158,12 @@ impl Error {
         Self::new(phase, ErrorKind::SqlIo(io::ErrorKind::TimedOut), format!("timed out: {what}"))
     }
 
+    /// Whether rows, or the commit of some, had no answer in time.
+    pub fn is_late(&self) -> bool {
+        matches!(self.kind, ErrorKind::SqlIo(io::ErrorKind::TimedOut))
+            && matches!(self.phase, Phase::Load | Phase::Commit)
+    }
+
     /// The database server's error number, if it was the server that said no.
     pub fn number(&self) -> Option<u32> {
         match self.kind {

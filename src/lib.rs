@@ -6,6 +6,7 @@ pub mod error;
 pub mod sql_name;
 pub mod disposition;
 pub mod retry;
+pub mod concurrency;
 pub mod metrics;
 pub mod telemetry;
 pub mod shutdown;
@@ -14,6 +15,7 @@ pub mod config;
 pub mod identity;
 pub mod schema;
 pub mod keyed;
+pub mod fair;
 pub mod budget;
 
 // The way of an event.
@@ -22,9 +24,11 @@ pub mod nats;
 pub mod batcher;
 pub mod decode;
 pub mod mssql;
+pub mod sizing;
 pub mod bisect;
 pub mod refusals;
 pub mod trouble;
+pub mod writers;
 pub mod writer;
 pub mod worker;
 pub mod partition;
@@ -38,5 +42,5 @@ mod output;
 pub mod run;
 mod operate;
 #[cfg(feature = "local-stack")]
-mod demo;
+pub mod demo;
 pub mod cli;

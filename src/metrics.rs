@@ -1,12 +1,14 @@
 //! Every metric: a constant with its type, labels and description, in one table, and the functions that record
 //! them. Each has a line in `docs/metrics.md`; a test says so.
 
+mod buckets;
 mod record;
 
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+pub use buckets::Buckets;
 pub use record::*;
 
 /// What kind of number a metric is.
@@ -18,62 +20,6 @@ pub enum Kind {
     Gauge,
     /// Counts observations in buckets, whose upper bounds these are.
     Histogram(Buckets),
-}
-
-/// Upper bounds of a histogram's buckets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Buckets {
-    /// For one step of the work: from a decode of a few rows to a commit under a throttled log rate, which runs
-    /// into its timeout at 60 s.
-    StepSeconds,
-    /// From the publishing of an event to its commit: from a quiet stream to a backlog of a day.
-    EndToEndSeconds,
-    /// Batches. 102,400 rows is where a columnstore begins to compress, 1,048,576 where a rowgroup is full.
-    Rows,
-    /// Batches, by powers of four up to 1 GiB, with a bound at the default of 32 MiB.
-    Bytes,
-}
-
-impl Buckets {
-    /// The bounds, ascending.
-    pub const fn bounds(self) -> &'static [f64] {
-        match self {
-            Buckets::StepSeconds => {
-                &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]
-            }
-            Buckets::EndToEndSeconds => &[
-                0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 7_200.0,
-                28_800.0, 86_400.0,
-            ],
-            Buckets::Rows => &[
-                1.0,
-                10.0,
-                100.0,
-                1_000.0,
-                10_000.0,
-                50_000.0,
-                102_399.0,
-                102_400.0,
-                262_144.0,
-                524_288.0,
-                1_048_576.0,
-            ],
-            Buckets::Bytes => &[
-                1_024.0,
-                4_096.0,
-                16_384.0,
-                65_536.0,
-                262_144.0,
-                1_048_576.0,
-                4_194_304.0,
-                16_777_216.0,
-                33_554_432.0,
-                67_108_864.0,
-                268_435_456.0,
-                1_073_741_824.0,
-            ],
-        }
-    }
 }
 
 /// One metric.
@@ -234,6 +180,14 @@ metrics! {
         "batches being written now",
         "nats_sql_sink_writers_busy", &["pipeline"]
     );
+    WRITERS_LIMIT = gauge(
+        "batches that may be written at once, which follows what the database makes of them",
+        "nats_sql_sink_writers_limit", &["pipeline"]
+    );
+    WRITERS_DECREASES_TOTAL = counter(
+        "times that writers_limit was lowered: the database asked for less (throttled), or took longer for nothing (latency)",
+        "nats_sql_sink_writers_decreases_total", &["pipeline", "reason"]
+    );
 
     BATCHES_COMMITTED_TOTAL = counter(
         "transactions that the database confirmed",
@@ -242,6 +196,10 @@ metrics! {
     EVENTS_COMMITTED_TOTAL = counter(
         "events whose row the database confirmed",
         "nats_sql_sink_events_committed_total", &["pipeline"]
+    );
+    ROWS_LOADED_TOTAL = counter(
+        "rows that came into the table, by whether as many came at once as a columnstore compresses: 102,400 (large), or fewer (small)",
+        "nats_sql_sink_rows_loaded_total", &["pipeline", "load"]
     );
     KEYED_ROWS_TOTAL = counter(
         "rows committed by key: inserted, updated, or ignored because the table or the batch has one that wins",
@@ -434,9 +392,12 @@ mod tests {
             decoded("p", Duration::from_millis(3));
             decode_trial("p", "survived");
             let _busy = WriterBusy::enter("p");
+            writers_limit("p", 2);
+            writers_decreased("p", "throttled");
             committed("p", Duration::from_millis(2), Duration::from_millis(1));
             bisected("p", 18, Duration::from_millis(5));
             rows_committed("p", 2);
+            rows_loaded("p", 2, false);
             merged("p", 1, 2, 5);
             end_to_end("p", [5_000_000].into_iter());
             dead_lettered("p", "not_json");

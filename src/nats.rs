@@ -18,6 +18,7 @@ pub mod dead_letter;
 pub mod gate;
 pub mod intake;
 pub mod lease;
+mod payload;
 pub mod reader;
 pub mod reply;
 pub mod settle;

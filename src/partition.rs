@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::batcher::{self, Cut, Limits};
+use crate::batcher::{self, Cut};
 use crate::budget::Budget;
 use crate::config::{Layout, OnGap};
 use crate::decode::Decoded;
@@ -65,8 +65,6 @@ pub struct Partitions {
     pub budget: Budget,
     /// Most bytes of the budget to reserve for one pull.
     pub share: usize,
-    /// So many batches are written at once.
-    pub writers: Arc<Semaphore>,
     /// So many are decoded, or wait to be written, or are written.
     pub places: Arc<Semaphore>,
 }
@@ -258,13 +256,12 @@ impl Partition {
         };
         // An event that ends workers stands somewhere behind the position at which they ended.
         let suspects = match progress.attempts > writer.config.max_deliveries {
-            true => 2 * writer.config.batch.max_rows,
+            true => 2 * writer.limits.max_rows(),
             false => 0,
         };
-        let limits = Limits::from(&writer.config);
         let (read, (), (), flow) = tokio::join!(
             reader.run(progress.sequence),
-            batcher::run(limits, shared.budget.clone(), chunks_in, batches),
+            batcher::run(writer.limits, shared.budget.clone(), chunks_in, batches),
             self.decode(batches_in, ready, suspects),
             async {
                 let flow = self.write(ready_in, seen_in, progress.sequence, trouble).await;

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::batcher::{self, Limits};
+use crate::batcher;
 use crate::budget::Budget;
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::decode::{DecodePool, Decoder};
@@ -38,18 +38,20 @@ use crate::receipts::Receipts;
 use crate::refusals::Refusals;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
+use crate::sizing;
 use crate::status::PipelineStatus;
 use crate::telemetry;
 use crate::trouble::Trouble;
 use crate::worker::{self, Worker};
 use crate::writer::Writer;
+use crate::writers::Writers;
 
 /// Pulls that are open at once: while one is answered the next is on its way.
 const PULLERS: usize = 2;
 /// Chunks of deliveries that may wait for the batcher.
 const WAITING_CHUNKS: usize = 8;
 
-/// What the pipelines of a process share.
+/// What the pipelines of a process share; of sessions and bytes each has a share of its own.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The configuration, all of it.
@@ -131,7 +133,7 @@ impl Pipeline {
         ));
         background.spawn(count_held(Arc::clone(&running.name), Arc::clone(&running.ledger)));
         let announcing = self.announce(&running.name);
-        let limits = Limits::from(&self.config);
+        let limits = running.worker.writer.limits;
         tokio::join!(
             async {
                 self.take_in(running, consumer, chunks).await;
@@ -250,15 +252,14 @@ impl Pipeline {
     }
 
     fn puller(&self, running: &Running, consumer: PullConsumer, out: mpsc::Sender<Vec<Delivery>>) -> Puller {
-        // All pullers together reserve at most half of the budget for what has not arrived yet.
-        let pullers = PULLERS * self.shared.config.pipelines.len();
         Puller {
             client: self.shared.client.clone(),
             consumer,
             pipeline: Arc::clone(&running.name),
             schema: Arc::clone(&running.worker.writer.schema),
             budget: self.shared.budget.clone(),
-            share: self.shared.budget.capacity() / (2 * pullers.max(1)),
+            // All pullers together reserve what the pipeline is sure of, and no more, for what has not arrived yet.
+            share: self.shared.budget.sure() / PULLERS,
             ledger: Arc::clone(&running.ledger),
             gate: running.gate.clone(),
             status: self.status.clone(),
@@ -320,8 +321,14 @@ impl Pipeline {
         dead_letters: DeadLetters,
     ) -> Result<Writer> {
         let sql = &self.shared.config.sql;
-        for decision in &target.decisions {
+        let memory = self.shared.config.memory_bytes();
+        let capacity = self.shared.budget.capacity();
+        let sizes = sizing::decide(&self.config, &self.schema, target.shape, memory, capacity);
+        for decision in target.decisions.iter().chain(&sizes.decisions) {
             tracing::info!(pipeline = %name, table = %self.config.table, decision = %decision, "target table");
+        }
+        for warning in &sizes.warnings {
+            tracing::warn!(pipeline = %name, table = %self.config.table, "{warning}");
         }
         let schema = target
             .with_encodings(&self.schema)
@@ -332,6 +339,8 @@ impl Pipeline {
             schema: Arc::new(schema),
             target: RwLock::new(Arc::new(target)),
             pool: self.shared.pool.clone(),
+            limits: sizes.limits,
+            writers: Writers::new(Arc::clone(name), &self.config.writers),
             duplicates: Way::of(&self.config, &self.schema).duplicates(),
             refusals: Refusals::default(),
             deadlines: Deadlines { statement: sql.command_timeout, commit: sql.commit_timeout },

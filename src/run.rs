@@ -106,19 +106,28 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
         async move { http::serve(listener, board, recorder, async move { http_stop.stopping().await }).await }
     });
 
-    let budget = Budget::new(config.memory_bytes().saturating_sub(batch_bytes(&planned)));
+    let bytes = config.memory_bytes().saturating_sub(batch_bytes(&planned));
+    let budgets = Budget::divide(bytes, planned.len());
     let config = Arc::new(config);
-    let pool = Pool::new(config.sql.clone())?;
+    let pools = Pool::divide(config.sql.clone(), planned.len())?;
     let decode_pool = DecodePool::new(decode_threads())?;
     let Some(client) = connect(&config, &statuses, &shutdown).await else {
         http_stop.stop();
         return Ok(());
     };
-    let observer = tokio::spawn(observe(budget.clone(), board.clone()));
-    let shared = Shared { config, client: client.clone(), pool, decode_pool, budget, shutdown };
+    let observer = tokio::spawn(observe(budgets.first().cloned(), board.clone()));
     let mut pipelines = JoinSet::new();
-    for ((config, schema), status) in planned.into_iter().zip(statuses) {
-        pipelines.spawn(Pipeline { shared: shared.clone(), config, schema, status }.run());
+    let shares = pools.into_iter().zip(budgets);
+    for (((pipeline, schema), status), (pool, budget)) in planned.into_iter().zip(statuses).zip(shares) {
+        let shared = Shared {
+            config: Arc::clone(&config),
+            client: client.clone(),
+            pool,
+            decode_pool: decode_pool.clone(),
+            budget,
+            shutdown: shutdown.clone(),
+        };
+        pipelines.spawn(Pipeline { shared, config: pipeline, schema, status }.run());
     }
     while let Some(ended) = pipelines.join_next().await {
         if let Err(error) = ended {
@@ -142,11 +151,14 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
 }
 
 /// Tells every second how much of the budget is reserved, and which pipelines are ready.
-async fn observe(budget: Budget, board: StatusBoard) {
+async fn observe(budget: Option<Budget>, board: StatusBoard) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
-        metrics::budget(budget.capacity(), budget.reserved());
+        // all pipelines see the same total
+        if let Some(budget) = &budget {
+            metrics::budget(budget.total(), budget.total_reserved());
+        }
         board.refresh();
     }
 }

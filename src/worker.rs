@@ -27,20 +27,19 @@ pub struct Worker {
     pub settler: Settler,
 }
 
-/// Takes batches until no more come, and returns when the last one is done with. One more batch than there are writers
-/// is in work at a time, so that it can be decoded while the others are written.
+/// Takes batches until no more come, and returns when the last one is done with. One more batch than there can be
+/// writers is in work at a time, so that it can be decoded while the others are written.
 pub async fn run(worker: Arc<Worker>, mut batches: mpsc::Receiver<(Batch, Cut)>) {
-    let writers = Arc::new(Semaphore::new(worker.writer.config.writers.max));
     let places = Arc::new(Semaphore::new(worker.writer.config.writers.max + 1));
     let mut tasks = JoinSet::new();
-    // Neither semaphore is ever closed.
+    // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await
         && let Some((batch, cut)) = batches.recv().await
     {
         metrics::batch_cut(&worker.writer.pipeline, batch.len(), batch.bytes, cut.as_str());
-        let (worker, writers) = (Arc::clone(&worker), Arc::clone(&writers));
+        let worker = Arc::clone(&worker);
         tasks.spawn(async move {
-            worker.process(batch, cut, &writers).await;
+            worker.process(batch, cut).await;
             drop(place);
         });
         while let Some(ended) = tasks.try_join_next() {
@@ -61,7 +60,7 @@ fn report(ended: Result<(), JoinError>) {
 
 impl Worker {
     /// Takes one batch all the way. What is not settled when this returns is given back by the claims' drop.
-    async fn process(&self, mut batch: Batch, cut: Cut, writers: &Semaphore) {
+    async fn process(&self, mut batch: Batch, cut: Cut) {
         let decoded = match cut {
             Cut::Suspect => self.writer.decode_suspects(&mut batch).await,
             _ => self.writer.decode(&mut batch).await,
@@ -74,7 +73,7 @@ impl Worker {
         }
         let row_claims: Vec<Claim> =
             decoded.row_events.iter().filter_map(|event| claims.get_mut(*event as usize)?.take()).collect();
-        self.write_all(&batch, &decoded, row_claims, writers).await;
+        self.write_all(&batch, &decoded, row_claims).await;
     }
 
     /// Publishes the bad events to the dead-letter stream, however long that takes, and then acknowledges them.
@@ -97,7 +96,7 @@ impl Worker {
     }
 
     /// Writes all rows, in one transaction where the server takes them so, and acknowledges what is committed.
-    async fn write_all(&self, batch: &Batch, decoded: &Decoded, mut claims: Vec<Claim>, writers: &Semaphore) {
+    async fn write_all(&self, batch: &Batch, decoded: &Decoded, mut claims: Vec<Claim>) {
         let total = decoded.rows.num_rows();
         let mut first = 0;
         let mut most = total;
@@ -111,8 +110,8 @@ impl Worker {
                 receipt: self.receipt(batch, decoded, first..first + rows.num_rows()),
             };
             let wrote = {
-                // Never closed; and a stop that forces is noticed inside.
-                let _writer = writers.acquire().await;
+                // A stop that forces is noticed inside.
+                let _place = self.writer.writers.place().await;
                 let trouble = trouble.get_or_insert_with(|| self.writer.trouble());
                 let parts = [rows.clone()];
                 let keep = Keep::Yes(&commit);

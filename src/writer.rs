@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 
+use crate::batcher::Limits;
 use crate::config::PipelineConfig;
 use crate::decode::{Decoded, Decoder};
 use crate::delivery::{Batch, Durable, Event};
-use crate::disposition::{Disposition, Duplicates, disposition, meaning};
+use crate::disposition::{Disposition, Duplicates, asks_for_less, disposition, meaning};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
@@ -26,8 +27,10 @@ use crate::nats::gate::Gate;
 use crate::refusals::Refusals;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
+use crate::sizing::FEWEST_COMPRESSED_ROWS;
 use crate::status::PipelineStatus;
 use crate::trouble::Trouble;
+use crate::writers::Writers;
 use search::OnTrial;
 
 /// Everything that the batches of one pipeline need on their way.
@@ -45,6 +48,10 @@ pub struct Writer {
     pub target: RwLock<Arc<Target>>,
     /// Sessions with the database.
     pub pool: Pool,
+    /// How large a batch may become.
+    pub limits: Limits,
+    /// How many loads are under way at once.
+    pub writers: Writers,
     /// What it means that the table holds the key of a row already.
     pub duplicates: Duplicates,
     /// How many of the last rows were refused alike.
@@ -128,22 +135,25 @@ impl Writer {
     async fn work(&self, mut work: Work<'_>, trouble: &mut Trouble) -> Wrote {
         let row_count = work.row_count();
         loop {
+            let begun = self.writers.begin();
             let error = tokio::select! {
                 outcome = self.attempt(&mut work) => match outcome {
-                    Ok(Some(Committed { durable, load, commit, merged })) => {
+                    Ok(Some(committed)) => {
                         if row_count > 0 {
-                            metrics::committed(&self.pipeline, load, commit);
+                            begun.done(row_count, committed.took());
                         }
-                        if let Some(Merged { updated, inserted }) = merged {
-                            metrics::merged(&self.pipeline, updated, inserted, row_count);
-                        }
-                        return Wrote::Committed(durable);
+                        return Wrote::Committed(self.count(committed, row_count));
                     }
                     Ok(None) => return Wrote::TriedOut,
                     Err(error) => error,
                 },
                 () = self.shutdown.forced() => return Wrote::GaveUp,
             };
+            if asks_for_less(&error) {
+                begun.throttled();
+            } else if error.is_late() {
+                begun.timed_out();
+            }
             match disposition(&error, self.duplicates) {
                 Disposition::Bisect if error.phase == Phase::Load => {
                     metrics::error_met(&self.pipeline, &error, Disposition::Bisect);
@@ -213,6 +223,28 @@ impl Writer {
                 tried.map(|()| None)
             }
         }
+    }
+
+    /// Counts a transaction that is in.
+    fn count(&self, committed: Committed, rows: usize) -> Durable {
+        let Committed { durable, load, commit, merged } = committed;
+        if rows > 0 {
+            metrics::committed(&self.pipeline, load, commit);
+        }
+        match merged {
+            Some(Merged { updated, inserted, .. }) => {
+                metrics::merged(&self.pipeline, updated, inserted, rows);
+                // In a columnstore an update is a new row in the deltastore.
+                self.count_loaded(usize::try_from(inserted).unwrap_or(usize::MAX));
+                metrics::rows_loaded(&self.pipeline, updated, false);
+            }
+            None => self.count_loaded(rows),
+        }
+        durable
+    }
+
+    fn count_loaded(&self, rows: usize) {
+        metrics::rows_loaded(&self.pipeline, rows as u64, rows >= FEWEST_COMPRESSED_ROWS);
     }
 
     /// Finds out whether a step was made, for as long as it takes. `None` where the process gave up.

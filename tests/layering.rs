@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "sql_name",
     "disposition",
     "retry",
+    "concurrency",
     "metrics",
     "telemetry",
     "shutdown",
@@ -20,6 +21,7 @@ const ORDER: &[&str] = &[
     "identity",
     "schema",
     "keyed",
+    "fair",
     // a delivery carries the permit for its bytes
     "budget",
     "delivery",
@@ -27,9 +29,11 @@ const ORDER: &[&str] = &[
     "batcher",
     "decode",
     "mssql",
+    "sizing",
     "bisect",
     "refusals",
     "trouble",
+    "writers",
     "writer",
     "worker",
     "partition",
@@ -86,7 +90,7 @@ fn the_production_code_does_not_know_the_local_stack() {
 
 #[test]
 fn no_file_is_longer_than_can_be_read_in_one_sitting() {
-    let found: Vec<_> = ["src", "local-stack/src", "fault-tests/src"]
+    let found: Vec<_> = ["src", "local-stack/src", "test-bench/src", "fault-tests/src", "load-tests/src"]
         .iter()
         .flat_map(|folder| violations_of_length(&read_sources(folder)))
         .collect();

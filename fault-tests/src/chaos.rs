@@ -44,7 +44,7 @@ pub(crate) struct ChaosArgs {
 
 /// Runs the schedules; `true` where every mode is right in each.
 pub(crate) async fn run(args: &ChaosArgs) -> anyhow::Result<bool> {
-    crate::stand::worker::program()?;
+    test_bench::worker::program()?;
     let first = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let places = Arc::new(Semaphore::new(args.side_by_side.max(1)));
     let mut running = JoinSet::new();

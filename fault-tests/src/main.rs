@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use test_bench::say;
 
 mod cell;
 mod chaos;
-mod counters;
 mod events;
 mod evidence;
 mod faults;
@@ -15,12 +15,10 @@ mod publisher;
 mod reader;
 mod report;
 mod run;
-mod say;
 mod schedule;
 mod stand;
 mod table;
 mod truth;
-mod wait;
 
 use mode::Mode;
 

@@ -11,11 +11,11 @@ use async_nats::jetstream::Context;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use test_bench::wait::{self, PATIENCE};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::events::{self, Bad, BadRule, Event};
 use crate::mode::Mode;
-use crate::wait::{self, PATIENCE};
 
 /// Confirmations that may be outstanding.
 const WINDOW: usize = 400;

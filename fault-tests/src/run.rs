@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use test_bench::sql_client::SqlClient;
+use test_bench::wait::PATIENCE;
 
 use crate::cell::{Allowance, Cell};
 use crate::faults::{Duplicates, Fault};
 use crate::mode::Mode;
-use crate::reader::SqlClient;
+use crate::reader;
 use crate::stand::{Lane, Stand};
 use crate::truth::{self, Account, Rules};
-use crate::wait::PATIENCE;
 
 /// How long a stand may take to be as if nothing had been.
 const RECOVERY: Duration = Duration::from_secs(180);
@@ -117,7 +118,7 @@ pub(crate) async fn end(
         }
         let account = account(stand, lane, &mut client).await?;
         if account.duplicated > 0 {
-            let several = truth::several(lane.mode.rows, &client.rows(lane.mode).await?);
+            let several = truth::several(lane.mode.rows, &reader::rows(&mut client, lane.mode).await?);
             let lines: Vec<String> = several.iter().map(|row| format!("{row:?}")).collect();
             stand.write(&format!("several-{}.txt", lane.mode.name), &lines.join("\n"))?;
         }
@@ -146,7 +147,7 @@ async fn account_up_to(
     client: &mut SqlClient,
     serial: u64,
 ) -> anyhow::Result<Account> {
-    let mut rows = client.rows(lane.mode).await?;
+    let mut rows = reader::rows(client, lane.mode).await?;
     rows.retain(|row| row.serial <= serial);
     let letters = stand.letters(lane.mode).await?;
     let letters: Vec<u64> = letters.iter().map(|letter| letter.serial).filter(|one| *one <= serial).collect();

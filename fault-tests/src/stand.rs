@@ -7,24 +7,26 @@ use anyhow::{Context as _, bail};
 use async_nats::jetstream::{self, stream};
 use local_stack::proxy::Proxy;
 use tempfile::TempDir;
+use test_bench::counters::Counters;
+use test_bench::sql_client::SqlClient;
+use test_bench::wait::{self, PATIENCE};
+use test_bench::worker::{self, Worker, WorkerOptions};
 
 pub(crate) mod config;
 pub(crate) mod nats;
 pub(crate) mod sql;
-pub(crate) mod worker;
 
-use crate::counters::Counters;
 use crate::events::{Bad, BadRule};
 use crate::mode::{Mode, SCHEMA};
 use crate::publisher::{Load, Publisher};
-use crate::reader::{self, Letter, SqlClient};
-use crate::wait::{self, PATIENCE};
+use crate::reader::{self, Letter};
 use nats::{Nats, NatsOptions};
 use sql::Sql;
-use worker::Worker;
 
 /// How long a worker that was told to stop may take: its grace, and the time of a busy machine.
 const STOP: Duration = Duration::from_secs(20);
+/// How often a worker's counters are read.
+const WORKER_LOOK: Duration = Duration::from_millis(200);
 
 /// What a fault asks of its stand. Times are short where that changes nothing about the fault.
 #[derive(Debug, Clone)]
@@ -243,7 +245,11 @@ impl Stand {
         let http = local_stack::free_port()?;
         let text = config::text(self, http);
         let file = self.write(&format!("worker-{}.toml", self.workers.len() + 1), &text)?;
-        self.workers.push(Worker::new(file, http));
+        let options = WorkerOptions {
+            environment: vec![("NATS_SQL_SINK_TEST_CRASH".to_owned(), "1".to_owned())],
+            look: Some(WORKER_LOOK),
+        };
+        self.workers.push(Worker::new(file, http, options));
         Ok(())
     }
 
@@ -286,7 +292,7 @@ impl Stand {
 
     /// A SQL client that no proxy stands before.
     pub(crate) async fn sql_client(&self) -> anyhow::Result<SqlClient> {
-        SqlClient::connect(&self.sql).await
+        SqlClient::connect(&self.sql.access()).await
     }
 
     /// The counters of all workers.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Args;
+use test_bench::{say, worker};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -14,7 +15,6 @@ use crate::cell::Cell;
 use crate::faults::{self, Fault};
 use crate::report::{self, Heading};
 use crate::run::{self, Outcome};
-use crate::{say, stand};
 
 /// Arguments of `table`.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ impl std::error::Error for UnknownFault {}
 /// Runs the faults; `true` where every cell is right.
 pub(crate) async fn run(args: &TableArgs) -> anyhow::Result<bool> {
     let chosen = choose(&args.only)?;
-    stand::worker::program()?;
+    worker::program()?;
     let started = Instant::now();
     let outcomes = run_all(&chosen, args).await?;
     let heading = Heading {

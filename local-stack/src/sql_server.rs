@@ -22,6 +22,7 @@ mod encode;
 mod error;
 pub mod faults;
 mod federated;
+mod loads;
 #[doc(hidden)]
 pub mod fuzz;
 mod login;
@@ -37,10 +38,12 @@ mod types;
 mod xml;
 
 pub use federated::{AZURE_SQL_AUDIENCE, TokenOptions, TokenOptionsError};
+pub use loads::LoadCounts;
 pub use tls::TlsMaterial;
 
 use faults::Faults;
 use federated::TokenChecker;
+use loads::Loads;
 use session::Route;
 
 /// Where rows go.
@@ -180,18 +183,25 @@ struct Shared {
     /// Counts changes of tables and of rights, so that what was derived from them is derived again.
     structure: AtomicU64,
     faults: Faults,
+    loads: Loads,
 }
 
 /// A running server. Dropping it stops it and ends its sessions; what they have not committed is rolled back.
-#[derive(Debug)]
 pub struct SqlServer {
     address: SocketAddr,
     gateway_address: Option<SocketAddr>,
     ca_pem: String,
     faults: Faults,
+    shared: Arc<Shared>,
     /// Its end drops the sessions with it.
     accept: AbortOnDropHandle<()>,
     gateway: Option<AbortOnDropHandle<()>>,
+}
+
+impl std::fmt::Debug for SqlServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlServer").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl SqlServer {
@@ -229,6 +239,7 @@ impl SqlServer {
             sessions: AtomicU32::new(0),
             structure: AtomicU64::new(0),
             faults: faults.clone(),
+            loads: Loads::default(),
         });
         let (listener, address) = listen_on(listen).await?;
         tracing::info!(%address, "stand-in for SQL Server listening, for development only");
@@ -241,8 +252,8 @@ impl SqlServer {
                 (Some(own_address), Some(AbortOnDropHandle::new(tokio::spawn(accept))))
             }
         };
-        let accept = AbortOnDropHandle::new(tokio::spawn(accept(listener, shared, None)));
-        Ok(Self { address, gateway_address, ca_pem: tls.ca_pem, faults, accept, gateway })
+        let accept = AbortOnDropHandle::new(tokio::spawn(accept(listener, shared.clone(), None)));
+        Ok(Self { address, gateway_address, ca_pem: tls.ca_pem, faults, shared, accept, gateway })
     }
 
     /// The address that it listens on.
@@ -263,6 +274,11 @@ impl SqlServer {
     /// What goes wrong on cue.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    /// What bulk loads have brought so far.
+    pub fn loads(&self) -> LoadCounts {
+        self.shared.loads.counts()
     }
 
     /// Stops listening, and waits until the sessions are gone.

@@ -13,8 +13,11 @@ use crate::sql_name::{Identifier, TableName};
 /// Rows of a full rowgroup of a columnstore: more in one bulk load gain nothing.
 pub const MAX_BATCH_ROWS: usize = 1_048_576;
 
-/// The fewest rows that a columnstore compresses at once.
-const DEFAULT_BATCH_ROWS: usize = 102_400;
+/// Rows of a batch, where neither the configuration nor the table says otherwise.
+pub const DEFAULT_BATCH_ROWS: usize = 102_400;
+
+/// Bytes of a batch, likewise, where the memory allows it.
+const DEFAULT_BATCH_BYTES: usize = 32 << 20;
 
 /// A batch may take this part of the memory, so that one can fill while others are decoded and written.
 const BATCH_PARTS_OF_MEMORY: usize = 4;
@@ -152,12 +155,13 @@ pub struct PartitionsConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Rows, 1 to 1,048,576. Default 102,400, the fewest that a columnstore compresses at once.
-    pub max_rows: usize,
+    /// Rows, 1 to 1,048,576. Default 102,400; for a columnstore, which compresses so many at once and no fewer, somewhat
+    /// more.
+    pub max_rows: Option<usize>,
     /// Bytes of subjects, headers and payloads: at most a quarter of `memory`. One event always fits. Default
-    /// 32 MiB.
-    #[serde(deserialize_with = "units::bytes")]
-    pub max_bytes: usize,
+    /// 32 MiB, or a quarter of `memory` where that is less, or the table is a columnstore.
+    #[serde(deserialize_with = "units::optional_bytes")]
+    pub max_bytes: Option<usize>,
     /// Counted from the first event of the batch. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub max_age: Duration,
@@ -165,15 +169,25 @@ pub struct BatchConfig {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { max_rows: DEFAULT_BATCH_ROWS, max_bytes: 32 << 20, max_age: Duration::from_secs(1) }
+        Self { max_rows: None, max_bytes: None, max_age: Duration::from_secs(1) }
     }
 }
 
-/// `writers`: how many batches are written at once.
+/// The most bytes that a batch can have.
+pub fn largest_batch_bytes(memory: usize) -> usize {
+    memory / BATCH_PARTS_OF_MEMORY
+}
+
+/// The most bytes of a batch where the configuration does not say.
+pub fn default_batch_bytes(memory: usize) -> usize {
+    DEFAULT_BATCH_BYTES.min(largest_batch_bytes(memory))
+}
+
+/// `writers`: how many batches are written at once, which follows what the database makes of them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WritersConfig {
-    /// At least. Without effect in this version. Default 1.
+    /// At least. Default 1.
     pub min: usize,
     /// At most, and at most `sql.max_connections`. Default 4.
     pub max: usize,
@@ -257,15 +271,15 @@ impl PipelineConfig {
 
     fn validate_batch(&self, checks: &mut Checks<'_>, memory: usize) {
         let batch = &self.batch;
-        checks.range("max_rows", batch.max_rows, &(1..=MAX_BATCH_ROWS));
-        let most = memory / BATCH_PARTS_OF_MEMORY;
-        if batch.max_bytes == 0 || batch.max_bytes > most {
-            let (shown, most) = (units::show_bytes(batch.max_bytes), units::show_bytes(most));
+        checks.range("max_rows", batch.max_rows.unwrap_or(DEFAULT_BATCH_ROWS), &(1..=MAX_BATCH_ROWS));
+        let most = largest_batch_bytes(memory);
+        if let Some(max_bytes) = batch.max_bytes.filter(|bytes| *bytes == 0 || *bytes > most) {
+            let (shown, most) = (units::show_bytes(max_bytes), units::show_bytes(most));
             let message = format!(
                 "must be from 1B to {most}, a quarter of `memory`, so that one batch can fill while others are \
                  decoded and written"
             );
-            let needed = batch.max_bytes.saturating_mul(BATCH_PARTS_OF_MEMORY);
+            let needed = max_bytes.saturating_mul(BATCH_PARTS_OF_MEMORY);
             let problem = Problem::new("max_bytes", message).with_value(quote(&shown));
             checks.refuse(match needed {
                 0 => problem,

@@ -310,6 +310,11 @@ fn pipelines_differ_in_name_and_consumer() {
     assert_eq!(fields(&both), ["pipeline[1].name", "pipeline[1].durable"]);
     let other = SECOND_PIPELINE.replace("name = \"telemetry\"", "name = \"two\"").replace("sink-", "other-");
     assert!(load(&format!("{VALID}{other}")).is_ok());
+    // each is sure of a connection
+    let few = VALID.replace("max_connections = 4", "max_connections = 1").replace("max = 4", "max = 1");
+    assert!(load(&few).is_ok());
+    let other = other.replace("dead_letter", "writers = { max = 1 }\ndead_letter");
+    assert_eq!(fields(&format!("{few}{other}")), ["sql.max_connections"]);
     let none = &VALID[..VALID.find("[[pipeline]]").expect("it is there")];
     assert_eq!(problems(none)[0].field, "pipeline");
 }

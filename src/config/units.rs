@@ -10,6 +10,11 @@ pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize,
         .map_err(|_too_large| de::Error::custom("more bytes than this machine can count"))
 }
 
+/// As [`bytes`], of a field that need not be there.
+pub(super) fn optional_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    bytes(deserializer).map(Some)
+}
+
 /// `32 MiB`, and exact bytes where that would round.
 pub(super) fn show_bytes(bytes: usize) -> String {
     for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {

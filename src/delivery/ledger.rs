@@ -266,7 +266,11 @@ struct SequenceHasher(u64);
 
 impl Hasher for SequenceHasher {
     fn finish(&self) -> u64 {
-        self.0
+        // The lower bits, which say where an entry stands, are the sequence's own: events that follow each other stand
+        // beside each other, as they come and as they go. The upper ones, by which entries are told apart, are mixed.
+        const UPPER: u64 = !(u64::MAX >> 7);
+        // 2^64 divided by the golden ratio reaches them
+        (self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) & UPPER) | (self.0 & !UPPER)
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -276,9 +280,7 @@ impl Hasher for SequenceHasher {
     }
 
     fn write_u64(&mut self, value: u64) {
-        // 2^64 divided by the golden ratio: multiplying by it reaches the upper bits, by which the table tells its
-        // entries apart.
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = self.0.rotate_left(5) ^ value;
     }
 }
 

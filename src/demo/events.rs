@@ -11,19 +11,19 @@ const MESSAGES: [&str; 4] = ["door open", "filter change due", "battery low", "\
 
 /// Makes the events of one run.
 #[derive(Debug)]
-pub(super) struct Events {
+pub struct Events {
     random: fastrand::Rng,
     start: OffsetDateTime,
 }
 
 impl Events {
     /// Events as if recorded from `start` on, a millisecond apart.
-    pub(super) fn new(start: OffsetDateTime) -> Self {
+    pub fn new(start: OffsetDateTime) -> Self {
         Self { random: fastrand::Rng::with_seed(0x6e61_7473), start }
     }
 
     /// The subject and the payload of the event with this number.
-    pub(super) fn event(&mut self, sequence: u64) -> (String, String) {
+    pub fn event(&mut self, sequence: u64) -> (String, String) {
         let random = &mut self.random;
         let id = uuid::Builder::from_random_bytes(random.u128(..).to_be_bytes()).into_uuid();
         let site = SITES[random.usize(..SITES.len())];

@@ -144,6 +144,17 @@ impl Drop for WriterBusy {
     }
 }
 
+/// So many batches may be written at once now.
+pub fn writers_limit(pipeline: &str, limit: usize) {
+    gauge!(WRITERS_LIMIT.name, "pipeline" => pipeline.to_owned()).set(limit as f64);
+}
+
+/// The database is given fewer batches at once, for this reason.
+pub fn writers_decreased(pipeline: &str, reason: &'static str) {
+    counter!(WRITERS_DECREASES_TOTAL.name, "pipeline" => pipeline.to_owned(), "reason" => reason)
+        .increment(1);
+}
+
 /// A transaction was committed: how long its load and its commit took.
 pub fn committed(pipeline: &str, load: Duration, commit: Duration) {
     counter!(BATCHES_COMMITTED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(1);
@@ -154,6 +165,12 @@ pub fn committed(pipeline: &str, load: Duration, commit: Duration) {
 /// Rows were committed.
 pub fn rows_committed(pipeline: &str, rows: usize) {
     counter!(EVENTS_COMMITTED_TOTAL.name, "pipeline" => pipeline.to_owned()).increment(rows as u64);
+}
+
+/// So many rows came into the table, by a load that a columnstore compresses at once or not.
+pub fn rows_loaded(pipeline: &str, rows: u64, is_large: bool) {
+    let load = if is_large { "large" } else { "small" };
+    counter!(ROWS_LOADED_TOTAL.name, "pipeline" => pipeline.to_owned(), "load" => load).increment(rows);
 }
 
 /// Of so many rows that were committed by key, these were updated and inserted.

@@ -53,16 +53,12 @@ pub async fn load(
     let mut request = within(deadlines.statement, "starting the bulk load", starting).await?;
     let mut sent = 0;
     for rows in parts {
-        let readers = readers(target, schema, rows)?;
+        let cells = Cells::new(target, schema, rows)?;
         let row_count = rows.num_rows();
         for first in (0..row_count).step_by(ROWS_PER_DEADLINE) {
             let sending = async {
                 for row in first..row_count.min(first + ROWS_PER_DEADLINE) {
-                    let mut cells = TokenRow::with_capacity(readers.len());
-                    for reader in &readers {
-                        cells.push(reader.cell(row));
-                    }
-                    request.send(cells).await?;
+                    request.send(cells.row(row)).await?;
                 }
                 Ok(())
             };
@@ -104,6 +100,31 @@ async fn within<T>(
         .await
         .map_err(|_elapsed| Error::sql_timeout(Phase::Load, what))?
         .map_err(|error| Error::sql(Phase::Load, error))
+}
+
+/// A batch, ready to be read row by row.
+pub struct Cells<'a> {
+    readers: Vec<Reader<'a>>,
+}
+
+impl<'a> Cells<'a> {
+    /// Of rows that were decoded by `schema`, on their way into `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Internal`] where the rows are not of the schema's types, or not as many columns as the target's.
+    pub fn new(target: &Target, schema: &Schema, rows: &'a RecordBatch) -> Result<Self> {
+        Ok(Self { readers: readers(target, schema, rows)? })
+    }
+
+    /// The row of this number, which the batch has to have; its texts are borrowed.
+    pub fn row(&self, number: usize) -> TokenRow<'a> {
+        let mut cells = TokenRow::with_capacity(self.readers.len());
+        for reader in &self.readers {
+            cells.push(reader.cell(number));
+        }
+        cells
+    }
 }
 
 /// A column of the batch, ready to be read cell by cell.

@@ -30,6 +30,14 @@ pub struct Committed {
     pub merged: Option<Merged>,
 }
 
+impl Committed {
+    /// How long the database took for the rows. That others were merging into the table before is not its doing.
+    pub fn took(&self) -> Duration {
+        let waited = self.merged.map(|merged| merged.waited).unwrap_or_default();
+        (self.load + self.commit).saturating_sub(waited)
+    }
+}
+
 /// What a merge by key did; the other rows of the batch were older than what is in the table, or there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Merged {
@@ -37,6 +45,8 @@ pub struct Merged {
     pub updated: u64,
     /// Rows that the table did not have.
     pub inserted: u64,
+    /// How long it waited until no other merge into the table was under way.
+    pub waited: Duration,
 }
 
 /// The rows of a transaction, and where they go.
@@ -241,10 +251,12 @@ fn merged(answer: &[Row]) -> Result<Merged> {
         let row = answer.first()?;
         u64::try_from(row.try_get::<i32, _>(column).ok()??).ok()
     };
-    match (count("updated"), count("inserted")) {
-        (Some(updated), Some(inserted)) => Ok(Merged { updated, inserted }),
+    match (count("updated"), count("inserted"), count("waited")) {
+        (Some(updated), Some(inserted), Some(waited)) => {
+            Ok(Merged { updated, inserted, waited: Duration::from_millis(waited) })
+        }
         _ => {
-            let message = "the merge by key did not answer with two numbers";
+            let message = "the merge by key did not answer with three numbers";
             Err(Error::new(Phase::Load, ErrorKind::SqlProtocol, message))
         }
     }

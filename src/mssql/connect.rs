@@ -9,6 +9,7 @@ use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
 use crate::config::{Encryption, SqlConfig};
 use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::fair::{self, Permit, Share};
 use crate::identity::{self, SqlCredential};
 use crate::metrics;
 use crate::mssql::statements;
@@ -157,25 +158,39 @@ pub struct PooledSession {
     opened_at: Instant,
 }
 
-/// Sessions shared by all pipelines of a process. Cheap to clone.
+/// What a pipeline may have of the sessions that the pipelines of a process share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pool: managed::Pool<Manager>,
+    share: Share,
 }
 
 impl Pool {
-    /// A pool of at most `config.max_connections` sessions.
+    /// A pool of at most `config.max_connections` sessions, for one alone.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Pool::divide`].
+    pub fn new(config: SqlConfig) -> Result<Self> {
+        let none = || Error::new(Phase::Connect, ErrorKind::Internal, "a pool that is divided among nobody");
+        Self::divide(config, 1)?.pop().ok_or_else(none)
+    }
+
+    /// A pool of at most `config.max_connections` sessions for so many pipelines. Half of them are divided evenly, and each
+    /// is sure of one: loads that hang, as on a table that somebody has locked, do not keep those of the others from going
+    /// on.
     ///
     /// # Errors
     ///
     /// The configuration allows no connection at all.
-    pub fn new(config: SqlConfig) -> Result<Self> {
+    pub fn divide(config: SqlConfig, pipelines: usize) -> Result<Vec<Self>> {
         let max_size = config.max_connections;
         let pool = managed::Pool::builder(Manager { connector: Connector::new(config) })
             .max_size(max_size)
             .build()
             .map_err(|error| Error::new(Phase::Connect, ErrorKind::Internal, error.to_string()))?;
-        Ok(Self { pool })
+        let shares = fair::divide(max_size, pipelines, (max_size / (2 * pipelines.max(1))).max(1));
+        Ok(shares.into_iter().map(|share| Self { pool: pool.clone(), share }).collect())
     }
 
     /// Hands out a session, opening one where none is idle.
@@ -185,12 +200,13 @@ impl Pool {
     /// As [`Connector::open`].
     pub async fn get(&self) -> Result<Leased> {
         let asked = Instant::now();
+        let permit = self.share.take(1, 1).await;
         let object = self.pool.get().await.map_err(|error| match error {
             managed::PoolError::Backend(error) => error,
             other => Error::new(Phase::Connect, ErrorKind::Internal, format!("connection pool: {other}")),
         })?;
         metrics::sql_connection_waited(asked.elapsed());
-        let leased = Leased { object: Some(object), pool: self.pool.clone(), keep: false };
+        let leased = Leased { object: Some(object), pool: self.pool.clone(), keep: false, _permit: permit };
         leased.report();
         Ok(leased)
     }
@@ -203,6 +219,8 @@ pub struct Leased {
     object: Option<Object<Manager>>,
     pool: managed::Pool<Manager>,
     keep: bool,
+    /// Given back last, when the pool has the session again, or room for another.
+    _permit: Permit,
 }
 
 impl Leased {

@@ -3,12 +3,14 @@
 mod catalogue;
 mod fit;
 mod keyed;
+mod shape;
 
 use encoding_rs::Encoding;
-use tiberius::{SqlBulkCopyOption, SqlBulkCopyOptions, TypeInfo};
+use tiberius::{SqlBulkCopyOptions, TypeInfo};
 
 use self::catalogue::ServerIndex;
 use self::fit::{misfits, same_name, too_few_digits};
+pub use self::shape::Shape;
 use crate::config::{DeliveryGuarantee, PipelineConfig};
 use crate::disposition::Duplicates;
 use crate::error::{Error, ErrorKind, Phase, Result};
@@ -32,6 +34,8 @@ pub struct Target {
     pub columns: Vec<TargetColumn>,
     /// What is asked of the server for each load.
     pub options: SqlBulkCopyOptions,
+    /// How the table keeps its rows.
+    pub shape: Shape,
     /// How rows get from there into the table by their key; `None` where they are appended.
     pub stage: Option<Stage>,
     /// What was decided from the table's shape, and why: for the log and for `check`.
@@ -126,7 +130,7 @@ pub async fn prepare(
     let failed = |error| Error::sql(Phase::Target, error);
     if catalogue::object_id(session, table).await?.is_none() {
         if !create {
-            return Err(shape(format!(
+            return Err(misfit(format!(
                 "the table {table} does not exist, or the user may not see it: create it \
                  (`nats-sql-sink ddl` prints how), or set create_table = true"
             )));
@@ -141,7 +145,7 @@ pub async fn prepare(
     let server_columns = catalogue::columns(session, table).await?;
     let problems = misfits(schema, &server_columns);
     if !problems.is_empty() {
-        return Err(shape(format!("the table {table} does not fit the schema: {}", problems.join("; "))));
+        return Err(misfit(format!("the table {table} does not fit the schema: {}", problems.join("; "))));
     }
 
     let indexes = catalogue::indexes(session, table).await?;
@@ -152,14 +156,15 @@ pub async fn prepare(
         Way::AppendOnce => refusal_of_dropping(table, &indexes),
     };
     if let Some(problem) = refusal {
-        return Err(shape(problem));
+        return Err(misfit(problem));
     }
 
     let names: Vec<String> = schema.table_columns().map(|column| column.name.quoted()).collect();
     let name_texts: Vec<&str> = names.iter().map(String::as_str).collect();
     let quoted = table.quoted();
     let metadata = session.column_metadata(&quoted, &name_texts).await.map_err(failed)?;
-    let (options, mut decisions) = if keyed.is_some() { decide_stage() } else { decide(&indexes) };
+    let shape = Shape::of(&indexes);
+    let (options, mut decisions) = if keyed.is_some() { shape.stage_options() } else { shape.options() };
     let mut columns = Vec::with_capacity(names.len());
     for (column, metadata) in schema.table_columns().zip(&metadata) {
         let type_info = metadata.base().ty();
@@ -175,10 +180,10 @@ pub async fn prepare(
     }
     let problems = too_few_digits(schema, &columns);
     if !problems.is_empty() {
-        return Err(shape(format!("the table {table} does not fit the schema: {}", problems.join("; "))));
+        return Err(misfit(format!("the table {table} does not fit the schema: {}", problems.join("; "))));
     }
     let Some(keyed) = keyed else {
-        return Ok(Target { table: quoted, columns, options, stage: None, decisions });
+        return Ok(Target { table: quoted, columns, options, shape, stage: None, decisions });
     };
     let scales: Vec<u8> = columns.iter().map(|column| column.scale).collect();
     let stage_columns = keyed::stage_columns(schema, keyed, &server_columns, &scales)?;
@@ -190,7 +195,7 @@ pub async fn prepare(
         merge: Merge::new(table, schema, keyed),
         trials: Trials::new(table, schema, keyed),
     };
-    Ok(Target { table: statements::STAGE.to_owned(), columns, options, stage: Some(stage), decisions })
+    Ok(Target { table: statements::STAGE.to_owned(), columns, options, shape, stage: Some(stage), decisions })
 }
 
 /// The digits of the second that a value of such a column has on the wire; 0 where it has none.
@@ -224,18 +229,6 @@ fn refusal_of_append(table: &TableName, indexes: &[ServerIndex]) -> Option<Strin
     })
 }
 
-/// How rows that are written by key are loaded into the temporary table of their batch.
-fn decide_stage() -> (SqlBulkCopyOptions, Vec<String>) {
-    let decisions = vec![
-        "by key: a batch is loaded into a temporary table, and merged from there in the same transaction"
-            .to_owned(),
-        "TABLOCK: nobody else sees the temporary table".to_owned(),
-        "one merge into the table at a time, by sp_getapplock: two would wait for each other's keys in turn"
-            .to_owned(),
-    ];
-    (SqlBulkCopyOption::KeepNulls | SqlBulkCopyOption::TableLock, decisions)
-}
-
 /// Why rows that are written once must not go into a table with these indexes, if so: what an index drops without an error
 /// is a row that the server does not count, and no event that is known to be bad.
 fn refusal_of_dropping(table: &TableName, indexes: &[ServerIndex]) -> Option<String> {
@@ -247,28 +240,7 @@ fn refusal_of_dropping(table: &TableName, indexes: &[ServerIndex]) -> Option<Str
     ))
 }
 
-/// Decides how to load from what indexes there are.
-fn decide(indexes: &[ServerIndex]) -> (SqlBulkCopyOptions, Vec<String>) {
-    let mut options =
-        SqlBulkCopyOption::KeepNulls | SqlBulkCopyOption::CheckConstraints | SqlBulkCopyOption::FireTriggers;
-    let mut decisions = vec![
-        "KEEP_NULLS: a null stays a null, where a default would take its place".to_owned(),
-        "CHECK_CONSTRAINTS and FIRE_TRIGGERS: a row is checked and noticed as one of an INSERT would be"
-            .to_owned(),
-    ];
-    if indexes.iter().all(|index| index.kind == INDEX_TYPE_HEAP) {
-        options |= SqlBulkCopyOption::TableLock;
-        decisions.push("TABLOCK: a heap without indexes takes several loads at once under it".to_owned());
-    } else {
-        decisions.push("no TABLOCK: on a table with indexes it would let in one load at a time".to_owned());
-    }
-    (options, decisions)
-}
-
-/// `sys.indexes.type` of a table that has no clustered index.
-const INDEX_TYPE_HEAP: i32 = 0;
-
-fn shape(message: String) -> Error {
+fn misfit(message: String) -> Error {
     Error::new(Phase::Target, ErrorKind::TableShape, message)
 }
 
@@ -299,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_unique_index_that_a_second_delivery_would_break_refuses_append() {
-        let heap = ServerIndex { name: None, kind: INDEX_TYPE_HEAP, unique: false, ..unique_index() };
+        let heap = ServerIndex { name: None, kind: shape::HEAP, unique: false, ..unique_index() };
         let table: TableName = "dbo.t".parse().expect("a name");
         for (index, refused) in [
             (unique_index(), true),
@@ -326,13 +298,5 @@ mod tests {
         for index in [unique_index(), ServerIndex { disabled: true, ..dropping }] {
             assert_eq!(refusal_of_dropping(&table, &[index]), None);
         }
-    }
-
-    #[test]
-    fn a_table_lock_is_for_heaps_without_indexes() {
-        let heap = ServerIndex { name: None, kind: INDEX_TYPE_HEAP, unique: false, ..unique_index() };
-        let is_locked = |indexes: &[ServerIndex]| decide(indexes).1.iter().any(|d| d.starts_with("TABLOCK"));
-        assert!(is_locked(std::slice::from_ref(&heap)));
-        assert!(!is_locked(&[heap, unique_index()]));
     }
 }

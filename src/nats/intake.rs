@@ -49,7 +49,7 @@ const BOOKKEEPING_BYTES: usize =
 
 /// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
 /// the bookkeeping.
-pub(super) fn charge(schema: &Schema, wire_bytes: usize) -> usize {
+pub fn charge(schema: &Schema, wire_bytes: usize) -> usize {
     BOOKKEEPING_BYTES + wire_bytes + schema.arrow_bytes_upper_bound(wire_bytes)
 }
 
@@ -276,13 +276,13 @@ impl Puller {
             let mut ended = None;
             while let Some(message) = next.take() {
                 // A stored message may have a status of its own: what has a position is a delivery.
-                let is_delivery = message.reply.as_deref().and_then(Position::parse).is_some();
-                if let Some(status) = message.status.filter(|_| !is_delivery) {
+                let position = message.reply.as_deref().and_then(Position::parse);
+                if let Some(status) = message.status.filter(|_| position.is_none()) {
                     if message.subject == *pull {
                         ended = ended_by(status, message.description.as_deref())?;
                     }
                 } else {
-                    match self.deliver(message, received_at, &mut permit, average) {
+                    match self.deliver(message, position, received_at, &mut permit, average) {
                         Arrived::New(delivery) => {
                             chunk.push(delivery);
                             missing -= 1;
@@ -321,15 +321,15 @@ impl Puller {
     fn deliver(
         &self,
         message: Message,
+        position: Option<Position>,
         received_at: i64,
         permit: &mut Permit,
         average: &mut usize,
     ) -> Arrived {
-        let Some(reply) = message.reply else { return Arrived::Unexpected };
-        let Some(position) = Position::parse(&reply) else { return Arrived::Unexpected };
+        let (Some(reply), Some(position)) = (message.reply, position) else { return Arrived::Unexpected };
         let event = Event {
             subject: message.subject,
-            payload: message.payload,
+            payload: super::payload::kept(message.payload),
             headers: message.headers.as_ref().map(Headers::from),
             stream_sequence: position.stream_sequence,
             deliveries: position.deliveries,

@@ -433,7 +433,7 @@ impl Reader {
         }
         let event = Event {
             subject: message.subject,
-            payload: message.payload,
+            payload: super::payload::kept(message.payload),
             headers: message.headers.as_ref().map(Headers::from),
             stream_sequence: sequence,
             deliveries: position.deliveries,

@@ -27,15 +27,27 @@ impl Position {
             9.. => 4,
             _ => return None,
         };
-        let mut tokens = rest.split('.').skip(names);
+        // Bytes, and no search for a separator: tokens are short, and this is done for every message.
+        let mut tokens = rest.as_bytes().split(|byte| *byte == b'.').skip(names);
         Some(Self {
-            deliveries: tokens.next()?.parse().ok()?,
-            stream_sequence: tokens.next()?.parse().ok()?,
-            consumer_sequence: tokens.next()?.parse().ok()?,
-            stored_at: tokens.next()?.parse().ok()?,
-            pending: tokens.next()?.parse().ok()?,
+            deliveries: number(tokens.next()?)?,
+            stream_sequence: number(tokens.next()?)?,
+            consumer_sequence: number(tokens.next()?)?,
+            stored_at: i64::try_from(number(tokens.next()?)?).ok()?,
+            pending: number(tokens.next()?)?,
         })
     }
+}
+
+/// A number in decimal digits and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 #[cfg(test)]
@@ -62,8 +74,18 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_delivery() {
-        for reply in ["", "_INBOX.a", "$JS.ACK.EVENTS.sink.1.22.21.5", "$JS.ACK.EVENTS.sink.x.22.21.1.5"] {
+        for reply in [
+            "",
+            "_INBOX.a",
+            "$JS.ACK.EVENTS.sink.1.22.21.5",
+            "$JS.ACK.EVENTS.sink.x.22.21.1.5",
+            "$JS.ACK.EVENTS.sink.+1.22.21.1.5",
+            "$JS.ACK.EVENTS.sink.1..21.1.5",
+            "$JS.ACK.EVENTS.sink.1.18446744073709551616.21.1.5",
+        ] {
             assert_eq!(Position::parse(reply), None, "{reply}");
         }
+        let most = Position::parse("$JS.ACK.EVENTS.sink.1.18446744073709551615.21.1.5");
+        assert_eq!(most.map(|position| position.stream_sequence), Some(u64::MAX));
     }
 }

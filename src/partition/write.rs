@@ -90,8 +90,8 @@ impl Partition {
         trouble: &mut Trouble,
     ) -> Wrote {
         let writer = &self.shared.writer;
-        // Never closed; and a stop that forces is noticed inside.
-        let _writer = self.shared.writers.acquire().await;
+        // A stop that forces is noticed inside.
+        let _place = writer.writers.place().await;
         let rows = part.decoded.rows.slice(part.rows.start, part.rows.len());
         let commit = self.commit(part);
         let error = match writer.load(std::slice::from_ref(&rows), Keep::Yes(&commit), trouble).await {

@@ -106,10 +106,6 @@ impl Pipeline {
         let target = self.within(preparing, "reading the table's shape").await?;
         leased.give_back();
         let writer = self.writer(name, gate, target, dead_letters)?;
-        let writers = self.config.writers.max;
-        // A worker may come to read all partitions; together they reserve at most half of the budget for what has not
-        // arrived yet.
-        let readers = layout.partitions.len() * self.shared.config.pipelines.len();
         let budget = self.shared.budget.clone();
         Ok(Partitions {
             gaps: Gaps::default(),
@@ -117,11 +113,12 @@ impl Pipeline {
             client: self.shared.client.clone(),
             stream,
             stream_created,
+            // A worker may come to read all partitions; together they reserve what the pipeline is sure of, and no more, for
+            // what has not arrived yet.
+            share: budget.sure() / layout.partitions.len().max(1),
             layout,
-            share: budget.capacity() / (2 * readers.max(1)),
             budget,
-            writers: Arc::new(Semaphore::new(writers)),
-            places: Arc::new(Semaphore::new(writers + 1)),
+            places: Arc::new(Semaphore::new(self.config.writers.max + 1)),
         })
     }
 

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod bad_rows;
+mod columnstore;
 mod consumer;
 mod crash;
 mod dead_letter;
@@ -20,6 +21,8 @@ mod partitions;
 mod poison;
 mod receipts;
 mod scale_out;
+mod sharing;
 mod stop;
 mod support;
 mod types;
+mod writers;

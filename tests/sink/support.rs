@@ -97,10 +97,19 @@ impl World {
     }
 
     pub async fn start_from(options: LocalStackOptions) -> Self {
+        Self::start_beside(options, std::env::var(TEST_SQL).ok()).await
+    }
+
+    /// With the local stack's own SQL server, whatever else is named: for faults that only that can be told to have.
+    pub async fn start_with_faults() -> Self {
+        Self::start_beside(LocalStackOptions::default(), None).await
+    }
+
+    async fn start_beside(options: LocalStackOptions, sql: Option<String>) -> Self {
         let stack = LocalStack::start(options).await.expect("the local stack starts");
-        let sql = match std::env::var(TEST_SQL) {
-            Ok(text) => SqlAddress::from_ado(&text),
-            Err(_) => SqlAddress {
+        let sql = match sql {
+            Some(text) => SqlAddress::from_ado(&text),
+            None => SqlAddress {
                 host: "127.0.0.1".to_owned(),
                 port: stack.sql_address().port(),
                 database: stack.sql_database().to_owned(),
@@ -405,10 +414,15 @@ impl Sink {
 
     /// The sum of a metric over its labels.
     pub async fn metric(&self, name: &str) -> Option<f64> {
+        self.metric_where(name, "").await
+    }
+
+    /// The sum of a metric over those labels among which this one is.
+    pub async fn metric_where(&self, name: &str, label: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await?;
-        let samples = text
-            .lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        let samples = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
+        });
         Some(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use local_stack::proxy::Direction;
+use test_bench::wait::{self, PATIENCE};
 
 use super::{Duplicates, Fault};
 use crate::evidence::Proof;
 use crate::mode::Mode;
 use crate::stand::nats::NatsOptions;
 use crate::stand::{Stand, StandOptions};
-use crate::wait::{self, PATIENCE};
 
 /// How long NATS is cut off.
 const CUT: Duration = Duration::from_secs(90);

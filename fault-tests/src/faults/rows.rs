@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use local_stack::proxy::Direction;
 use sha2::{Digest as _, Sha256};
+use test_bench::wait::{self, PATIENCE};
 
 use super::{Duplicates, Fault};
 use crate::events::{Bad, BadRule};
 use crate::evidence::Proof;
 use crate::stand::{Lane, Stand, StandOptions};
-use crate::wait::{self, PATIENCE};
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {

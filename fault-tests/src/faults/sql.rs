@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use local_stack::sql_server::faults::{Effect, Fault as Scripted, Moment, Occasion};
+use test_bench::wait::PATIENCE;
 
 use super::{Duplicates, Fault};
 use crate::evidence::Proof;
 use crate::mode::Mode;
 use crate::stand::{LIMITED_USER, Stand, StandOptions};
-use crate::wait::PATIENCE;
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {

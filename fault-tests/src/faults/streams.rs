@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use local_stack::sql_server::faults::{Effect, Fault as Scripted, Occasion};
+use test_bench::wait::{self, PATIENCE};
+use test_bench::worker::command;
 
 use super::{Duplicates, Fault};
 use crate::evidence::Proof;
 use crate::mode::{Mode, PARTITIONS};
-use crate::stand::worker::command;
 use crate::stand::{Stand, StandOptions};
-use crate::wait::{self, PATIENCE};
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {

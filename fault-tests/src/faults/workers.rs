@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use local_stack::sql_server::faults::{Effect, Fault as Scripted, Occasion};
 use nix::sys::signal::Signal;
+use test_bench::wait::{self, PATIENCE};
+use test_bench::worker::Worker;
 
 use super::{Duplicates, Fault, taken_over};
 use crate::evidence::Proof;
 use crate::mode::Mode;
-use crate::stand::worker::Worker;
 use crate::stand::{Stand, StandOptions};
-use crate::wait::{self, PATIENCE};
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {

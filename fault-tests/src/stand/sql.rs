@@ -10,10 +10,10 @@ use local_stack::postgres::{Postgres, PostgresOptions};
 use local_stack::sql_server::faults::Faults;
 use local_stack::sql_server::{SqlServer, SqlServerOptions, Storage, TlsMaterial};
 use tempfile::TempDir;
+use test_bench::say;
+use test_bench::sql_client::SqlAccess;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-
-use crate::say;
 
 /// The database that clients name when they log in.
 pub(crate) const DATABASE: &str = "sinkdb";
@@ -143,6 +143,19 @@ impl Sql {
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How somebody reaches it who may do everything, with no proxy between.
+    pub(crate) fn access(&self) -> SqlAccess {
+        SqlAccess {
+            host: "127.0.0.1".to_owned(),
+            port: self.address.port(),
+            database: DATABASE.to_owned(),
+            user: self.user.clone(),
+            password: self.password.clone(),
+            ca_file: Some(self.ca_file()),
+            trust_server_certificate: false,
+        }
     }
 
     /// Who may do everything.

@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Shared;
 use super::bind::{SessionFacts, Tables, Variable};
 use super::error::{SqlError, StatementContext, from_postgres};
+use super::loads::OpenLoads;
 use super::packet::{ConnectionError, Packet, PacketKind, PacketReader, PacketWriter};
 use super::read::{Cursor, Truncated};
 use super::tls::Transport;
@@ -98,6 +99,7 @@ struct Session {
     /// The innermost scope with a temporary table.
     deepest_temporary: Option<i32>,
     bulk: Option<bulk::Load>,
+    open_loads: OpenLoads,
     /// By a hash of their text.
     insert_plans: HashMap<u64, discard::InsertPlan>,
     /// The open transaction did, and it counts for others when it ends.
@@ -166,6 +168,7 @@ pub(super) async fn serve(
         scope: 0,
         deepest_temporary: None,
         bulk: None,
+        open_loads: OpenLoads::default(),
         insert_plans: HashMap::new(),
         changed_structure: false,
         is_cancelled: Arc::default(),

@@ -1,6 +1,6 @@
 //! The storage that keeps no rows, and INSERTs with parameters.
 
-use tiberius::ToSql;
+use tiberius::{IntoRow, ToSql};
 
 use crate::fixture::{Fixture, SqlClient, int, number_of, rows, run};
 
@@ -75,4 +75,40 @@ async fn a_table_that_changes_is_looked_at_again() {
     assert_eq!(insert_two(&mut client, Some(1), "name", 256).await, Ok(2));
     run(&mut other, "DROP TABLE dbo.u; COMMIT TRANSACTION").await;
     assert_eq!(insert_two(&mut client, Some(1), "name", 256).await, Ok(2));
+}
+
+#[tokio::test]
+async fn rows_count_when_they_are_committed() {
+    let fixture = Fixture::discarding().await;
+    let mut client = fixture.connect().await;
+    run(&mut client, "CREATE TABLE dbo.t (id bigint NOT NULL)").await;
+    load(&mut client, 3).await;
+    for (end, rows) in [("COMMIT TRANSACTION", 5), ("ROLLBACK TRANSACTION", 7)] {
+        run(&mut client, "BEGIN TRANSACTION").await;
+        load(&mut client, rows).await;
+        run(&mut client, end).await;
+    }
+    // a statement that PostgreSQL sees, and one that is known
+    const TWO: &str = "INSERT INTO dbo.t (id) VALUES (@P1), (@P1)";
+    for _ in 0..2 {
+        assert_eq!(insert(&mut client, TWO, &[&1i64]).await, Ok(2));
+    }
+    for end in ["COMMIT TRANSACTION", "ROLLBACK TRANSACTION"] {
+        run(&mut client, "BEGIN TRANSACTION").await;
+        assert_eq!(insert(&mut client, TWO, &[&1i64]).await, Ok(2));
+        run(&mut client, end).await;
+    }
+    let counts = fixture.server.loads();
+    assert_eq!(counts.rows_inserted_and_discarded, 6);
+    assert_eq!((counts.loads_begun, counts.loads_committed, counts.rows_committed), (3, 2, 8));
+    assert_eq!(counts.rows_committed_in_large_loads, 0);
+    assert_eq!(int(&mut client, "SELECT COUNT(*) FROM dbo.t").await, 0);
+}
+
+async fn load(client: &mut SqlClient, rows: i64) {
+    let mut request = client.bulk_insert("dbo.t").await.unwrap();
+    for id in 0..rows {
+        request.send(id.into_row()).await.unwrap();
+    }
+    assert_eq!(request.finalize().await.unwrap().total(), u64::try_from(rows).unwrap());
 }

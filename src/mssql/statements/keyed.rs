@@ -76,8 +76,8 @@ pub struct Merge {
 impl Merge {
     /// Of rows of `schema`, as `keyed` says.
     ///
-    /// One batch, in the transaction that has loaded the rows, which answers with one row: how many rows were updated, and
-    /// how many were inserted.
+    /// One batch, in the transaction that has loaded the rows, which answers with one row: how many rows were updated, how
+    /// many were inserted, and for how many milliseconds it had waited for its turn.
     /// Of several rows of a key one is kept; the others are found by their position in the stream, which no other row of the
     /// batch has. Merges into one table are done one at a time: the lock goes with the
     /// transaction, and its name is the table's object id, however the configuration spells the table. `UPDLOCK` and
@@ -87,18 +87,20 @@ impl Merge {
         let update = parts.update();
         let update = update.map(|update| format!("{update};\nSET @updated = @@ROWCOUNT;\n"));
         let body = format!(
-            "DECLARE @lock int, @updated int = 0, @inserted int = 0;\n\
+            "DECLARE @lock int, @updated int = 0, @inserted int = 0, @waited int, @asked datetime2(7);\n\
              DECLARE @resource nvarchar(255) = {resource};\n\
              IF XACT_STATE() <> 1 THROW {TRANSACTION_GONE}, N'the transaction of this batch is gone', 1;\n\
              {keep_winners};\n\
+             SET @asked = SYSUTCDATETIME();\n\
              EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', \
              @LockOwner = N'Transaction', @LockTimeout = @patience;\n\
              {refuse};\n\
+             SET @waited = DATEDIFF(millisecond, @asked, SYSUTCDATETIME());\n\
              {update}\
              {insert};\n\
              SET @inserted = @@ROWCOUNT;\n\
              DROP TABLE {STAGE};\n\
-             SELECT @updated AS updated, @inserted AS inserted",
+             SELECT @updated AS updated, @inserted AS inserted, @waited AS waited",
             resource = resource(table),
             refuse = refuse_without_lock(),
             keep_winners = parts.keep_winners(),
@@ -321,18 +323,20 @@ nullable = false
     fn an_upsert_lets_the_highest_position_win() {
         assert_snapshot!(merge(&keyed(&["id", "a]b"], Some("at"), Wins::Highest)), @r"
         DECLARE @patience int = 60000;
-        DECLARE @lock int, @updated int = 0, @inserted int = 0;
+        DECLARE @lock int, @updated int = 0, @inserted int = 0, @waited int, @asked datetime2(7);
         DECLARE @resource nvarchar(255) = CONCAT(N'nats_sql_sink.merge.', OBJECT_ID(N'[dbo].[t''s]'));
         IF XACT_STATE() <> 1 THROW 51317, N'the transaction of this batch is gone', 1;
         DELETE FROM [#nats_sql_sink_stage] WHERE [at] IN (SELECT ranked.[at] FROM (SELECT [at], ROW_NUMBER() OVER (PARTITION BY [id], [a]]b] ORDER BY [at] DESC) AS place FROM [#nats_sql_sink_stage]) AS ranked WHERE ranked.place > 1);
+        SET @asked = SYSUTCDATETIME();
         EXEC @lock = sp_getapplock @Resource = @resource, @LockMode = N'Exclusive', @LockOwner = N'Transaction', @LockTimeout = @patience;
         IF @lock < 0 THROW 51318, N'the table is being written by others', 1;
+        SET @waited = DATEDIFF(millisecond, @asked, SYSUTCDATETIME());
         UPDATE t SET [value] = s.[value], [at] = s.[at] FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) JOIN [#nats_sql_sink_stage] AS s ON t.[id] = s.[id] AND t.[a]]b] = s.[a]]b] WHERE (s.[at] > t.[at] OR t.[at] IS NULL);
         SET @updated = @@ROWCOUNT;
         INSERT INTO [dbo].[t's] ([id], [a]]b], [value], [at]) SELECT s.[id], s.[a]]b], s.[value], s.[at] FROM [#nats_sql_sink_stage] AS s WHERE NOT EXISTS (SELECT 1 FROM [dbo].[t's] AS t WITH (UPDLOCK, HOLDLOCK) WHERE t.[id] = s.[id] AND t.[a]]b] = s.[a]]b]);
         SET @inserted = @@ROWCOUNT;
         DROP TABLE [#nats_sql_sink_stage];
-        SELECT @updated AS updated, @inserted AS inserted
+        SELECT @updated AS updated, @inserted AS inserted, @waited AS waited
         ");
     }
 

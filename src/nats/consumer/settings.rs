@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, Config, FromConsumer, PriorityPolicy, ReplayPolicy, pull};
 
-use crate::config::PipelineConfig;
+use crate::config::{DEFAULT_BATCH_ROWS, PipelineConfig};
 
 /// No limit: JetStream redelivers until an event is settled, and what is held is bounded by the byte budget of each
 /// worker. A limit here would lose events quietly (`max_deliver`), or stall workers that are added (`max_ack_pending`).
@@ -108,13 +108,14 @@ pub(super) fn refusals(existing: &Config, pipeline: &PipelineConfig) -> Vec<Stri
             humantime::format_duration(pipeline.ack_wait)
         ),
     );
+    let rows = pipeline.batch.max_rows.unwrap_or(DEFAULT_BATCH_ROWS);
     refuse(
         (1..).contains(&existing.max_ack_pending)
-            && usize::try_from(existing.max_ack_pending).is_ok_and(|most| most < pipeline.batch.max_rows),
+            && usize::try_from(existing.max_ack_pending).is_ok_and(|most| most < rows),
         format!(
             "max_ack_pending is {}, and must be unlimited (-1), or at least what all workers hold: not even one batch of {} \
              rows could fill",
-            existing.max_ack_pending, pipeline.batch.max_rows
+            existing.max_ack_pending, rows
         ),
     );
     refuse(

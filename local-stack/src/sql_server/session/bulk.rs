@@ -176,8 +176,17 @@ impl Session {
                 let error = SqlError::new(4808, 16, 1, "A bulk load was sent that no INSERT BULK announced.");
                 drain(reader, BytesMut::new(), false).await?.map_or(Ok(Err(error)), |()| Ok(Ok(None)))
             }
-            Some(load) => self.load_rows(reader, writer, load).await,
+            Some(load) => {
+                self.shared.loads.begin();
+                self.load_rows(reader, writer, load).await
+            }
         }?;
+        if let Ok(Some(rows)) = outcome {
+            self.open_loads.add(rows);
+            if self.facts.transaction_count == 0 {
+                self.open_loads.commit(&self.shared.loads);
+            }
+        }
         let outcome = self.after_load(outcome)?;
         match outcome {
             Ok(Some(rows)) => {

@@ -291,6 +291,9 @@ impl Session {
             Ok(rows) => {
                 self.facts.last_error = 0;
                 self.facts.row_count = i64::try_from(rows).unwrap_or(i64::MAX);
+                if command.discards {
+                    self.count_discarded(rows);
+                }
                 let rows = if self.options.no_count && columns.is_none() { None } else { Some(rows) };
                 self.done(writer, Done { rows, more: true, command: command.command, ..Done::default() });
                 Ok(Flow::Next)

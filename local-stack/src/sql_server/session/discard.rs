@@ -125,6 +125,14 @@ impl Session {
         matches!(self.shared.storage, Storage::Discard(_))
     }
 
+    /// Counts rows of an INSERT that are not kept, when their transaction is committed.
+    pub(super) fn count_discarded(&mut self, rows: u64) {
+        self.open_loads.add_discarded(rows);
+        if self.facts.transaction_count == 0 {
+            self.open_loads.commit(&self.shared.loads);
+        }
+    }
+
     /// No plan that was made before holds; none that another session made does once the transaction has ended.
     pub(super) fn structure_changed(&mut self) {
         self.changed_structure = self.facts.transaction_count > 0;
@@ -165,6 +173,7 @@ impl Session {
         if is_right {
             self.facts.last_error = 0;
             self.facts.row_count = i64::try_from(plan.rows).unwrap_or(i64::MAX);
+            self.count_discarded(plan.rows);
             let rows = (!self.options.no_count).then_some(plan.rows);
             self.done(writer, Done { rows, more: true, command: COMMAND_INSERT, ..Done::default() });
         }

@@ -180,6 +180,7 @@ impl Session {
         if let Err(error) = committed {
             return Ok(self.postgres(&self.rollback_sql("ROLLBACK")).await?.and(Err(error)));
         }
+        self.open_loads.commit(&self.shared.loads);
         match strike {
             Some(strike) if committed.is_ok() => {
                 self.after_write(strike).map(|error| error.map_or(committed, Err))

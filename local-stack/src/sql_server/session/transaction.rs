@@ -139,6 +139,8 @@ impl Session {
     }
 
     fn end_transaction(&mut self) -> u64 {
+        // those of a commit have been counted
+        self.open_loads.roll_back();
         self.facts.transaction_count = 0;
         if self.changed_structure {
             self.structure_changed();

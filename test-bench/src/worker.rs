@@ -15,28 +15,42 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::counters::Counters;
 
-/// How often its counters are read: at most so old is what is known of a process that is killed.
-const LOOK: Duration = Duration::from_millis(200);
 /// How long an answer about itself may take.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// How to run a worker.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerOptions {
+    /// Added to the environment.
+    pub environment: Vec<(String, String)>,
+    /// How often its counters are read: at most so old is what is known of a process that is killed. `None` reads them
+    /// when it is asked for, by [`Worker::read_counters`].
+    pub look: Option<Duration>,
+}
+
 /// One worker. Killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Worker {
-    pub(crate) config: PathBuf,
+pub struct Worker {
+    /// The configuration that it runs with.
+    pub config: PathBuf,
     log: PathBuf,
     http: u16,
+    options: WorkerOptions,
     process: Option<Child>,
     counters: Arc<Mutex<Counters>>,
-    _observer: AbortOnDropHandle<()>,
+    _observer: Option<AbortOnDropHandle<()>>,
 }
 
 /// The program that is tested: beside this one.
-pub(crate) fn program() -> anyhow::Result<PathBuf> {
+pub fn program() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("finding this program's own file")?;
     let program = own.with_file_name("nats-sql-sink");
     if !program.is_file() {
-        bail!("{} is missing: build it first, as `make test-faults` does", program.display());
+        bail!(
+            "{} is missing: build it first, into the same folder as this program, as `make test-faults` and \
+             `make load-test` do with `cargo build --release --package nats-sql-sink`",
+            program.display()
+        );
     }
     Ok(program)
 }
@@ -45,7 +59,7 @@ pub(crate) fn program() -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// It fails, or is not done within `patience`.
-pub(crate) async fn command(arguments: &[&str], patience: Duration) -> anyhow::Result<String> {
+pub async fn command(arguments: &[&str], patience: Duration) -> anyhow::Result<String> {
     let what = arguments.join(" ");
     let running = Command::new(program()?).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(patience, running).await;
@@ -59,15 +73,17 @@ pub(crate) async fn command(arguments: &[&str], patience: Duration) -> anyhow::R
 
 impl Worker {
     /// A worker that does not run yet.
-    pub(crate) fn new(config: PathBuf, http: u16) -> Self {
+    pub fn new(config: PathBuf, http: u16, options: WorkerOptions) -> Self {
         let counters = Arc::new(Mutex::new(Counters::default()));
-        let observer = tokio::spawn(observe(http, Arc::clone(&counters)));
+        let observer = options
+            .look
+            .map(|look| AbortOnDropHandle::new(tokio::spawn(observe(http, look, Arc::clone(&counters)))));
         let log = config.with_extension("log");
-        Self { config, log, http, process: None, counters, _observer: AbortOnDropHandle::new(observer) }
+        Self { config, log, http, options, process: None, counters, _observer: observer }
     }
 
     /// Starts a process, where none runs.
-    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+    pub fn start(&mut self) -> anyhow::Result<()> {
         if self.process.is_some() {
             return Ok(());
         }
@@ -77,7 +93,7 @@ impl Worker {
             .args(["run", "--config"])
             .arg(&self.config)
             .env("NO_COLOR", "1")
-            .env("NATS_SQL_SINK_TEST_CRASH", "1")
+            .envs(self.options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -88,8 +104,13 @@ impl Worker {
         Ok(())
     }
 
+    /// The id of its process, where one runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Child::id)
+    }
+
     /// Sends a signal to the process, where one runs.
-    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         if let Some(id) = self.process.as_ref().and_then(Child::id) {
             kill(Pid::from_raw(i32::try_from(id)?), signal).with_context(|| format!("sending {signal}"))?;
         }
@@ -97,7 +118,7 @@ impl Worker {
     }
 
     /// SIGKILL.
-    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut process) = self.process.take() {
             process.kill().await.context("killing a worker")?;
             self.lock().process_ended();
@@ -106,7 +127,7 @@ impl Worker {
     }
 
     /// SIGTERM, and the exit within `patience`; `None` where no process runs.
-    pub(crate) async fn terminate(&mut self, patience: Duration) -> anyhow::Result<Option<ExitStatus>> {
+    pub async fn terminate(&mut self, patience: Duration) -> anyhow::Result<Option<ExitStatus>> {
         self.read_counters().await;
         self.signal(Signal::SIGTERM)?;
         let Some(mut process) = self.process.take() else { return Ok(None) };
@@ -125,7 +146,7 @@ impl Worker {
     }
 
     /// Whether the process has ended by itself: then how, and it counts as not running.
-    pub(crate) fn ended_by_itself(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+    pub fn ended_by_itself(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         let Some(process) = &mut self.process else { return Ok(None) };
         let status = process.try_wait().context("looking after a worker")?;
         if status.is_some() {
@@ -136,24 +157,24 @@ impl Worker {
     }
 
     /// What it has counted, as far as was read.
-    pub(crate) fn counters(&self) -> Counters {
+    pub fn counters(&self) -> Counters {
         self.lock().clone()
     }
 
     /// Reads its counters now.
-    pub(crate) async fn read_counters(&self) {
+    pub async fn read_counters(&self) {
         if let Ok((_, text)) = get(self.http, "/metrics").await {
             self.lock().take(&text);
         }
     }
 
     /// What it says about being ready.
-    pub(crate) async fn readiness(&self) -> anyhow::Result<(u16, String)> {
+    pub async fn readiness(&self) -> anyhow::Result<(u16, String)> {
         get(self.http, "/readyz").await
     }
 
     /// Its log, of all its processes.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -168,9 +189,9 @@ impl Worker {
     }
 }
 
-async fn observe(http: u16, counters: Arc<Mutex<Counters>>) {
+async fn observe(http: u16, look: Duration, counters: Arc<Mutex<Counters>>) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(look).await;
         if let Ok((200, text)) = get(http, "/metrics").await {
             counters.lock().unwrap_or_else(PoisonError::into_inner).take(&text);
         }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 /// How long something may take that takes moments on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Waits until `condition` gives a value, looking often.
 ///
 /// # Errors
 /// After `patience`, naming what was waited for; or the condition's own.
-pub(crate) async fn until<T>(
+pub async fn until<T>(
     what: &str,
     patience: Duration,
     mut condition: impl AsyncFnMut() -> anyhow::Result<Option<T>>,

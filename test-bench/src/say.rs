@@ -3,11 +3,11 @@
 use std::io::Write as _;
 
 /// A line of a result. A reader that has gone away is no error of ours.
-pub(crate) fn line(text: &str) {
+pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// How it gets on.
-pub(crate) fn note(text: &str) {
+pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -1,0 +1,5 @@
+"""What ends a peer."""
+
+
+class Failure(Exception):
+    """Says in one sentence what is wrong."""
