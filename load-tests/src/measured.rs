@@ -105,13 +105,22 @@ impl Measured {
         .collect()
     }
 
-    /// The least and the most of the limit that the workers told.
+    /// The least and the most of the limit that the workers told, and how it followed what went wrong.
     fn writers(&self) -> Vec<(&'static str, f64)> {
-        let limits = || self.samples.iter().filter_map(|sample| sample.writers_limit);
-        match (limits().reduce(f64::min), limits().reduce(f64::max)) {
-            (Some(min), Some(max)) => vec![("writers_min", min), ("writers_max", max)],
-            _ => Vec::new(),
+        let limits = || self.samples.iter().filter_map(|sample| Some((sample.at, sample.writers_limit?)));
+        let most = |from: f64, to: f64| {
+            limits().filter(|(at, _)| (from..to).contains(at)).map(|(_, limit)| limit).reduce(f64::max)
+        };
+        let least = limits().map(|(_, limit)| limit).reduce(f64::min);
+        let mut values = vec![("writers_min", least), ("writers_max", most(0.0, f64::INFINITY))];
+        if let Some((from, to)) = span(&self.faults) {
+            let under: Vec<f64> =
+                limits().filter(|(at, _)| (from..to).contains(at)).map(|(_, limit)| limit).collect();
+            values.push(("writers_before_faults", most(0.0, from)));
+            values.push(("writers_under_faults", figures::median(&under)));
+            values.push(("writers_after_faults", most(to, f64::INFINITY)));
         }
+        values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     fn database_counts(&self) -> Vec<(&'static str, f64)> {
@@ -229,6 +238,28 @@ mod tests {
             assert_eq!(run.value(name), None, "{name}");
         }
         assert!(run.figures.iter().all(|figure| figures::unit(&figure.name).is_some()));
+    }
+
+    #[test]
+    fn writers_are_told_before_under_and_after_faults() {
+        let mut measured = measured();
+        let limits = [(1.0, 2.0), (2.0, 8.0), (3.0, 5.0), (4.0, 3.0), (5.0, 3.0), (6.0, 4.0), (7.0, 6.0)];
+        measured.samples = limits
+            .iter()
+            .map(|(at, limit)| Sample { at: *at, writers_limit: Some(*limit), ..Sample::default() })
+            .collect();
+        measured.faults = vec![Happened {
+            fault: scenario("throttled").fault.remove(0),
+            from: 2.5,
+            to: 5.5,
+        }];
+        let run = measured.into_run("1 worker", &scenario("throttled"));
+        for (name, value) in
+            [("writers_before_faults", 8.0), ("writers_under_faults", 3.0), ("writers_after_faults", 6.0)]
+        {
+            let found = run.value(name).unwrap();
+            assert!((found - value).abs() < 1e-9, "{name}: {found}");
+        }
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub(crate) struct Scenario {
     pub(crate) publish: Publish,
     #[serde(default)]
     pub(crate) sink: SinkSettings,
+    /// Each bulk load by itself takes so many rows a second, faults or not: several at once bring in more.
+    #[serde(default)]
+    pub(crate) sql_rows_per_second_of_a_load: Option<u64>,
     /// What goes wrong, and when.
     #[serde(default)]
     pub(crate) fault: Vec<FaultEntry>,
@@ -185,6 +188,18 @@ pub(crate) struct FaultEntry {
     /// All bulk loads together take so many rows.
     #[serde(default)]
     pub(crate) sql_rows_per_second: Option<u64>,
+    /// Bulk loads beyond so many at once are refused.
+    #[serde(default)]
+    pub(crate) sql_load_limit: Option<LoadLimit>,
+}
+
+/// How many bulk loads the database takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoadLimit {
+    pub(crate) at_once: usize,
+    /// The number that the others are refused by.
+    pub(crate) error: i32,
 }
 
 /// Errors of bulk loads.
@@ -208,6 +223,9 @@ impl FaultEntry {
         }
         if let Some(round_trip) = self.round_trip {
             return format!("SQL {} ms farther away", round_trip.as_millis());
+        }
+        if let Some(LoadLimit { at_once, error }) = self.sql_load_limit {
+            return format!("loads beyond {at_once} refused by {error}");
         }
         let rows = self.sql_rows_per_second.unwrap_or_default();
         format!("SQL takes {rows} rows a second")

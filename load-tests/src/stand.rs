@@ -88,7 +88,13 @@ impl Stand {
             None => {
                 let postgres = Postgres::start(PostgresOptions::default()).await;
                 let postgres = postgres.context("starting PostgreSQL")?;
-                let process = SqlProcess::start(&postgres, temporary.path(), scenario.storage).await?;
+                let process = SqlProcess::start(
+                    &postgres,
+                    temporary.path(),
+                    scenario.storage,
+                    scenario.sql_rows_per_second_of_a_load,
+                )
+                .await?;
                 (Some(postgres), Some(process))
             }
         };

@@ -127,6 +127,9 @@ impl Timeline {
                 if let Some(rows) = fault.sql_rows_per_second {
                     stand.ask_sql(&Request::RowsPerSecond(rows)).await?;
                 }
+                if let Some(limit) = fault.sql_load_limit {
+                    stand.ask_sql(&Request::LimitLoads(limit)).await?;
+                }
             }
         }
         Ok(())
@@ -148,6 +151,7 @@ mod tests {
             sql_errors: None,
             round_trip: None,
             sql_rows_per_second: None,
+            sql_load_limit: None,
         }
     }
 

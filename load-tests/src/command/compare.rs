@@ -117,6 +117,7 @@ fn scenario(args: &CompareArgs) -> anyhow::Result<(Scenario, Duration)> {
         sql_errors: None,
         round_trip: Some(time),
         sql_rows_per_second: None,
+        sql_load_limit: None,
     });
     let scenario = Scenario {
         description: format!(
@@ -128,6 +129,7 @@ fn scenario(args: &CompareArgs) -> anyhow::Result<(Scenario, Duration)> {
         storage: args.sql_storage,
         workers: Workers::One(1),
         baselines: false,
+        sql_rows_per_second_of_a_load: None,
         events: EventsSettings::default(),
         publish: Publish { waiting: events, steady: None, burst: None, fastest: None },
         sink: SinkSettings::default(),

@@ -13,7 +13,6 @@ scenarios![
     "backlog",
     "slow-sql",
     "throttled",
-    "throttled-by-latency",
     "outage",
     "wide",
     "large",

@@ -91,11 +91,12 @@ fn validate(scenario: &Scenario) -> anyhow::Result<()> {
             entry.sql_errors.is_some(),
             entry.round_trip.is_some(),
             entry.sql_rows_per_second.is_some(),
+            entry.sql_load_limit.is_some(),
         ];
         if effects.into_iter().filter(|is_given| *is_given).count() != 1 {
             bail!(
-                "fault[{index}]: exactly one of sql_away, sql_errors, round_trip and sql_rows_per_second \
-                 must be given"
+                "fault[{index}]: exactly one of sql_away, sql_errors, round_trip, sql_rows_per_second \
+                 and sql_load_limit must be given"
             );
         }
         if entry.from.is_some() == entry.after_settled.is_some() {

@@ -16,7 +16,7 @@ use test_bench::sql_client::SqlAccess;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::scenario::{SqlErrors, StorageKind};
+use crate::scenario::{LoadLimit, SqlErrors, StorageKind};
 
 /// The database that clients name when they log in.
 const DATABASE: &str = "sinkdb";
@@ -35,7 +35,9 @@ pub(crate) enum Request {
     Refuse(SqlErrors),
     /// To take so many rows a second.
     RowsPerSecond(u64),
-    /// Nothing goes wrong any more.
+    /// To refuse bulk loads beyond so many at once.
+    LimitLoads(LoadLimit),
+    /// Nothing goes wrong any more. What the server is like by itself stays.
     Clear,
 }
 
@@ -76,6 +78,9 @@ pub(crate) struct ServeArguments {
     /// What becomes of rows
     #[arg(long, value_enum)]
     storage: StorageKind,
+    /// Rows a second of each bulk load
+    #[arg(long)]
+    rows_per_second_of_a_load: Option<u64>,
 }
 
 /// A running SQL server. It ends when this is dropped, or when this process ends.
@@ -93,6 +98,7 @@ impl SqlProcess {
         postgres: &Postgres,
         folder: &Path,
         storage: StorageKind,
+        rows_per_second_of_a_load: Option<u64>,
     ) -> anyhow::Result<Self> {
         let config = postgres.config();
         let password = config.get_password().context("PostgreSQL's password")?;
@@ -105,6 +111,7 @@ impl SqlProcess {
             .arg("serve-sql")
             .args(["--postgres-port", &postgres.port().to_string()])
             .args(["--storage", storage])
+            .args(rows_per_second_of_a_load.map(|rows| format!("--rows-per-second-of-a-load={rows}")))
             .arg("--folder")
             .arg(folder)
             .env(PASSWORD_VARIABLE, String::from_utf8(password.to_vec())?)
@@ -185,22 +192,28 @@ pub(crate) async fn serve(arguments: &ServeArguments) -> anyhow::Result<()> {
         SqlServerOptions { database: DATABASE.to_owned(), tls: Some(tls), ..SqlServerOptions::new(storage) };
     let login = options.logins.first().context("a login")?.clone();
     let server = SqlServer::start(options).await.context("starting the SQL server")?;
+    let of_a_load = arguments.rows_per_second_of_a_load;
+    server.faults().limit_rows_per_second_of_a_load(of_a_load);
     let ready = Ready { address: server.address(), user: login.user, password: login.password };
     say::line(&serde_json::to_string(&ready)?);
     let mut requests = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = requests.next_line().await? {
-        obey(&server, serde_json::from_str(&line).context("reading a request")?)?;
+        obey(&server, serde_json::from_str(&line).context("reading a request")?, of_a_load)?;
         say::line(&serde_json::to_string(&counts(&server))?);
     }
     server.stop().await;
     Ok(())
 }
 
-fn obey(server: &SqlServer, request: Request) -> anyhow::Result<()> {
+fn obey(server: &SqlServer, request: Request, of_a_load: Option<u64>) -> anyhow::Result<()> {
     let faults = server.faults();
     match request {
         Request::Count => {}
-        Request::Clear => faults.clear(),
+        Request::Clear => {
+            faults.clear();
+            faults.limit_rows_per_second_of_a_load(of_a_load);
+        }
+        Request::LimitLoads(LoadLimit { at_once, error }) => faults.limit_loads(Some(at_once), error),
         Request::RowsPerSecond(rows) => faults.limit_rows_per_second(Some(rows)),
         Request::Refuse(SqlErrors { numbers, share }) => {
             for (number, (share, seed)) in numbers.iter().zip(shares(share, numbers.len())) {

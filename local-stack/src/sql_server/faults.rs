@@ -59,6 +59,7 @@ struct SharedFaults {
     scripts: Mutex<Vec<Arc<script::Entry>>>,
     conditions: Mutex<Conditions>,
     connections: AtomicUsize,
+    loads: AtomicUsize,
     /// Counted up to end all connections.
     ended: watch::Sender<u64>,
 }
@@ -86,6 +87,18 @@ impl Faults {
     /// governor: loads become slow, and none fails.
     pub fn limit_rows_per_second(&self, rows: Option<u64>) {
         self.conditions().limit_rows(rows);
+    }
+
+    /// Each bulk load by itself takes at most so many rows a second; `None` lifts the limit. As of a server that is far
+    /// away or whose sessions are slow: several loads at once bring in more.
+    pub fn limit_rows_per_second_of_a_load(&self, rows: Option<u64>) {
+        self.conditions().limit_rows_of_a_load(rows);
+    }
+
+    /// Bulk loads beyond so many at once are refused with this error, 10928 or another by which Azure SQL asks for less;
+    /// `None` lifts the limit.
+    pub fn limit_loads(&self, most: Option<usize>, error: impl Into<ServerError>) {
+        self.conditions().limit_loads(most, error.into());
     }
 
     /// Logins beyond so many open connections are refused with this error, 10928 or 10929; `None` lifts the limit.
@@ -203,9 +216,39 @@ impl Faults {
         self.conditions().pause_after(rows, Instant::now())
     }
 
+    /// How long a load has to wait that began at `began` and took so many rows until now.
+    pub(super) fn pause_of_a_load(&self, rows: u64, began: Instant) -> Option<Duration> {
+        self.conditions().pause_of_a_load(rows, began, Instant::now())
+    }
+
+    /// Lets a load begin, or refuses it.
+    pub(super) fn begin_load(&self, database: &str) -> Result<LoadPlace, SqlError> {
+        let mut conditions = self.conditions();
+        match conditions.refuses_load(self.shared.loads.load(Ordering::Relaxed), database) {
+            Some(error) => Err(error),
+            None => {
+                self.shared.loads.fetch_add(1, Ordering::Relaxed);
+                Ok(LoadPlace { faults: self.clone(), began: Instant::now() })
+            }
+        }
+    }
+
     /// Changes when all connections have to end.
     pub(super) fn ended(&self) -> watch::Receiver<u64> {
         self.shared.ended.subscribe()
+    }
+}
+
+/// A bulk load under way; it counts as long as this lives.
+#[derive(Debug)]
+pub(super) struct LoadPlace {
+    faults: Faults,
+    pub(super) began: Instant,
+}
+
+impl Drop for LoadPlace {
+    fn drop(&mut self) {
+        self.faults.shared.loads.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

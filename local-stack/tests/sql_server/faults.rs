@@ -241,6 +241,40 @@ async fn loads_together_take_no_more_rows_a_second_than_the_limit() {
 }
 
 #[tokio::test]
+async fn loads_at_once_bring_in_more_where_each_has_a_limit_of_its_own() {
+    let (fixture, mut client) = with_table().await;
+    fixture.server.faults().limit_rows_per_second_of_a_load(Some(20_000));
+    let mut other = fixture.connect().await;
+    let started = Instant::now();
+    let (a, b) = tokio::join!(load(&mut client, 10_000), load(&mut other, 10_000));
+    assert_eq!((a.unwrap(), b.unwrap()), (10_000, 10_000));
+    let together = started.elapsed();
+    assert!(together >= Duration::from_millis(480), "{together:?}");
+    let started = Instant::now();
+    load(&mut client, 10_000).await.unwrap();
+    load(&mut other, 10_000).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(960), "{:?}", started.elapsed());
+    assert!(fixture.server.faults().struck(Condition::RowsPerSecondOfALoad) > 0);
+}
+
+#[tokio::test]
+async fn loads_beyond_the_limit_are_refused_until_another_ends() {
+    let (fixture, mut client) = with_table().await;
+    let faults = fixture.server.faults();
+    faults.limit_rows_per_second_of_a_load(Some(20_000));
+    faults.limit_loads(Some(1), 10928);
+    let mut other = fixture.connect().await;
+    let long = tokio::spawn(async move { load(&mut client, 20_000).await });
+    until(|| faults.struck(Condition::RowsPerSecondOfALoad) > 0).await;
+    assert_eq!(number_of(&load(&mut other, 10).await.unwrap_err()), 10928);
+    assert_eq!(long.await.unwrap().unwrap(), 20_000);
+    // nothing of the refused one is left behind, neither rows nor its place
+    assert_eq!(load(&mut other, 10).await.unwrap(), 10);
+    assert_eq!(count(&mut other).await, 20_010);
+    assert_eq!(faults.struck(Condition::Loads), 1);
+}
+
+#[tokio::test]
 async fn a_full_database_takes_nothing_more_and_can_be_emptied() {
     let (fixture, mut client) = with_table().await;
     let faults = fixture.server.faults();

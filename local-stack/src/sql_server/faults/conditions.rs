@@ -10,6 +10,10 @@ use super::ServerError;
 pub enum Condition {
     /// A limit of rows a second.
     RowsPerSecond,
+    /// A limit of rows a second of each load.
+    RowsPerSecondOfALoad,
+    /// A limit of bulk loads at once.
+    Loads,
     /// A limit of open connections.
     Connections,
     /// A database without room.
@@ -21,7 +25,7 @@ pub enum Condition {
 }
 
 /// How many conditions there are.
-const CONDITIONS: usize = 5;
+const CONDITIONS: usize = 7;
 
 /// When a condition ends; `None` is never.
 type End = Option<Instant>;
@@ -31,6 +35,8 @@ pub(super) struct Conditions {
     rows_per_second: Option<u64>,
     /// When the rows that were taken are paid for.
     rows_paid_at: Option<Instant>,
+    rows_per_second_of_a_load: Option<u64>,
+    loads: Option<(usize, ServerError)>,
     connections: Option<(usize, ServerError)>,
     full: Option<(ServerError, End)>,
     failover: Option<End>,
@@ -48,10 +54,24 @@ fn is_over(end: End) -> bool {
     end.is_some_and(|end| end <= Instant::now())
 }
 
+/// How long so many rows take at so many a second.
+fn time_of(rows: u64, rate: u64) -> Duration {
+    let nanoseconds = u128::from(rows) * 1_000_000_000 / u128::from(rate);
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+}
+
 impl Conditions {
     pub(super) fn limit_rows(&mut self, rows: Option<u64>) {
         self.rows_per_second = rows.filter(|rows| *rows > 0);
         self.rows_paid_at = None;
+    }
+
+    pub(super) fn limit_rows_of_a_load(&mut self, rows: Option<u64>) {
+        self.rows_per_second_of_a_load = rows.filter(|rows| *rows > 0);
+    }
+
+    pub(super) fn limit_loads(&mut self, most: Option<usize>, error: ServerError) {
+        self.loads = most.map(|most| (most, error));
     }
 
     pub(super) fn limit_connections(&mut self, most: Option<usize>, error: ServerError) {
@@ -139,13 +159,33 @@ impl Conditions {
         Some(error)
     }
 
+    /// The error of a load beside which so many others are under way, where that is too many.
+    pub(super) fn refuses_load(&mut self, under_way: usize, database: &str) -> Option<SqlError> {
+        let (most, error) = self.loads.as_ref()?;
+        if under_way < *most {
+            return None;
+        }
+        let error = error.to_sql_error(database);
+        self.count(Condition::Loads);
+        Some(error)
+    }
+
+    /// How long a load has to wait that began at `began` and took so many rows, where each load has a limit of its own.
+    pub(super) fn pause_of_a_load(&mut self, rows: u64, began: Instant, now: Instant) -> Option<Duration> {
+        let rate = self.rows_per_second_of_a_load?;
+        let pause = (began + time_of(rows, rate)).saturating_duration_since(now);
+        if pause.is_zero() {
+            return None;
+        }
+        self.count(Condition::RowsPerSecondOfALoad);
+        Some(pause)
+    }
+
     /// How long a load has to wait for the rows that it took now.
     pub(super) fn pause_after(&mut self, rows: u64, now: Instant) -> Option<Duration> {
         let rate = self.rows_per_second?;
-        let nanoseconds =
-            u64::try_from(u128::from(rows) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX);
         let start = self.rows_paid_at.filter(|paid_at| *paid_at > now).unwrap_or(now);
-        let paid_at = start.checked_add(Duration::from_nanos(nanoseconds))?;
+        let paid_at = start.checked_add(time_of(rows, rate))?;
         self.rows_paid_at = Some(paid_at);
         let pause = paid_at.saturating_duration_since(now);
         if pause.is_zero() {
@@ -172,6 +212,33 @@ mod tests {
         let later = now + Duration::from_secs(60);
         assert_eq!(conditions.pause_after(1000, later), Some(Duration::from_secs(1)));
         assert_eq!(conditions.struck(Condition::RowsPerSecond), 3);
+    }
+
+    #[test]
+    fn each_load_has_its_own_rows_of_a_second() {
+        let mut conditions = Conditions::default();
+        let began = Instant::now();
+        assert_eq!(conditions.pause_of_a_load(1_000_000, began, began), None);
+        conditions.limit_rows_of_a_load(Some(1000));
+        let half = began + Duration::from_millis(500);
+        assert_eq!(conditions.pause_of_a_load(500, began, began), Some(Duration::from_millis(500)));
+        assert_eq!(conditions.pause_of_a_load(500, half, half), Some(Duration::from_millis(500)));
+        // all that it has taken counts, and the time that it took for itself is no pause
+        assert_eq!(conditions.pause_of_a_load(1000, began, half), Some(Duration::from_millis(500)));
+        assert_eq!(conditions.pause_of_a_load(500, began, half), None);
+        assert_eq!(conditions.struck(Condition::RowsPerSecondOfALoad), 3);
+    }
+
+    #[test]
+    fn loads_beyond_the_limit_are_refused() {
+        let mut conditions = Conditions::default();
+        assert!(conditions.refuses_load(100, "db").is_none());
+        conditions.limit_loads(Some(2), 10928.into());
+        assert!(conditions.refuses_load(1, "db").is_none());
+        assert!(conditions.refuses_load(2, "db").is_some_and(|error| error.number == 10928));
+        assert_eq!(conditions.struck(Condition::Loads), 1);
+        conditions.limit_loads(None, 10928.into());
+        assert!(conditions.refuses_load(2, "db").is_none());
     }
 
     #[test]

@@ -23,6 +23,10 @@ struct FaultsFile {
     #[serde(default)]
     seed: u64,
     rows_per_second: Option<u64>,
+    rows_per_second_of_a_load: Option<u64>,
+    max_loads: Option<usize>,
+    /// 10928 unless it is given.
+    load_error: Option<i32>,
     max_connections: Option<usize>,
     /// 10928 unless it is given.
     connection_error: Option<i32>,
@@ -87,12 +91,19 @@ pub(super) fn parse(text: &str) -> Result<Faults, FaultsFileError> {
     })?;
     let faults = Faults::default();
     faults.limit_rows_per_second(file.rows_per_second);
+    faults.limit_rows_per_second_of_a_load(file.rows_per_second_of_a_load);
+    faults.limit_loads(file.max_loads, file.load_error.unwrap_or(10928));
     faults.limit_connections(file.max_connections, file.connection_error.unwrap_or(10928));
-    if file.connection_error.is_some() && file.max_connections.is_none() {
-        return Err(FaultsFileError {
-            field: "connection_error".into(),
-            reason: "without max_connections it never strikes".into(),
-        });
+    for (error, field, limit, name) in [
+        (file.connection_error, "connection_error", file.max_connections, "max_connections"),
+        (file.load_error, "load_error", file.max_loads, "max_loads"),
+    ] {
+        if error.is_some() && limit.is_none() {
+            return Err(FaultsFileError {
+                field: field.into(),
+                reason: format!("without {name} it never strikes"),
+            });
+        }
     }
     for (index, entry) in file.fault.into_iter().enumerate() {
         let named = |(field, reason): (&str, String)| FaultsFileError {
@@ -174,6 +185,9 @@ mod tests {
         let text = r#"
             seed = 7
             rows_per_second = 10_000
+            rows_per_second_of_a_load = 5_000
+            max_loads = 2
+            load_error = 49918
             max_connections = 8
             connection_error = 10929
             [[fault]]
@@ -217,6 +231,7 @@ mod tests {
         for (text, expected) in [
             ("seeed = 1", "unknown field `seeed`"),
             ("connection_error = 10928", "connection_error: "),
+            ("load_error = 10928", "load_error: "),
             ("rows_per_second = -1", "rows_per_second: "),
             ("[[fault]]\non = 'commit'\nerror = 1\nnht = 2", "fault[0].nht: unknown field `nht`"),
             ("[[fault]]\non = 'insert'\nerror = 1", "fault[0].on: unknown variant `insert`"),

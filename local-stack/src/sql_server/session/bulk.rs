@@ -330,7 +330,7 @@ impl Session {
                 }
                 continue;
             };
-            self.during_load(rows.count - before, last).await?;
+            self.during_load(rows.count - before, rows.count, last).await?;
             if last {
                 return self.finish_copy(sink, rows).await;
             }

@@ -7,7 +7,7 @@ use sqlparser::ast::Statement as SqlStatement;
 
 use super::super::batch::Statement;
 use super::super::error::SqlError;
-use super::super::faults::{Admission, Effect, Moment, Occasion, Strike, ends_session};
+use super::super::faults::{Admission, Effect, LoadPlace, Moment, Occasion, Strike, ends_session};
 use super::super::packet::{ConnectionError, PacketKind};
 use super::super::token::{Done, DoneKind, write_done, write_error};
 use super::identity::token_expired;
@@ -19,6 +19,7 @@ pub(super) struct SessionFaults {
     admission: Admission,
     /// Of the bulk load under way.
     load: Option<Strike>,
+    place: Option<LoadPlace>,
     /// Holds the answer of the request, or drops the connection in its place.
     answer: Option<Strike>,
     /// The connection ends after this answer.
@@ -27,7 +28,7 @@ pub(super) struct SessionFaults {
 
 impl SessionFaults {
     pub(super) fn new(admission: Admission) -> Self {
-        Self { admission, load: None, answer: None, must_end: false }
+        Self { admission, load: None, place: None, answer: None, must_end: false }
     }
 
     /// A statement ended with this error.
@@ -131,19 +132,32 @@ impl Session {
                 return Ok(Some(error));
             }
         }
-        Ok(self.shared.faults.refuses_write(true, database))
+        if let Some(error) = self.shared.faults.refuses_write(true, database) {
+            return Ok(Some(error));
+        }
+        match self.shared.faults.begin_load(database) {
+            Ok(place) => {
+                self.faults.place = Some(place);
+                Ok(None)
+            }
+            Err(error) => Ok(Some(error)),
+        }
     }
 
-    /// After rows of a load were read, and before the load is finished.
-    pub(super) async fn during_load(&mut self, rows: u64, is_last: bool) -> Result<(), ConnectionError> {
+    /// After rows of a load were read, `in_all` by now, and before the load is finished.
+    pub(super) async fn during_load(&mut self, rows: u64, in_all: u64, is_last: bool) -> Result<(), ConnectionError> {
         if (rows > 0 || is_last)
             && self.faults.load.as_ref().is_some_and(|strike| strike.disconnects(Moment::During))
         {
             return Err(ConnectionError::Fault);
         }
-        if rows > 0
-            && let Some(pause) = self.shared.faults.pause_after(rows)
-        {
+        if rows == 0 {
+            return Ok(());
+        }
+        let of_all = self.shared.faults.pause_after(rows);
+        let place = self.faults.place.as_ref();
+        let of_its_own = place.and_then(|place| self.shared.faults.pause_of_a_load(in_all, place.began));
+        if let Some(pause) = of_all.max(of_its_own) {
             // timers count in milliseconds: what is shorter is paid with the next rows
             if pause >= Duration::from_millis(1) {
                 tokio::time::sleep(pause).await;
@@ -154,6 +168,7 @@ impl Session {
 
     /// After a load took its rows, and before its answer.
     pub(super) fn after_load(&mut self, outcome: Result<Option<u64>, SqlError>) -> Outcome<Option<u64>> {
+        self.faults.place = None;
         let Some(strike) = self.faults.load.take() else { return Ok(outcome) };
         if !matches!(outcome, Ok(Some(_))) {
             return Ok(outcome);
