@@ -116,6 +116,7 @@ pub(crate) async fn baseline(args: &BaselineArgs) -> anyhow::Result<bool> {
         storage: args.sql_storage,
         workers: Workers::One(1),
         baselines: false,
+        sql_rows_per_second_of_a_load: None,
         events: EventsSettings::default(),
         publish: Publish {
             waiting: args.common.events.unwrap_or(BASELINE_EVENTS),

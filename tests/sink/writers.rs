@@ -49,17 +49,21 @@ async fn heavy_refusals_lower_the_number_of_writers_until_they_end() {
     let table = world.table("refused");
     world.stream(STREAM, "numbers.>").await;
     world.publish((1..=EVENTS).map(numbers::event)).await;
+    // so that more writers bring in more, and the backlog lasts on any machine
+    let faults = world.stack.sql_server().faults();
+    faults.limit_rows_per_second_of_a_load(Some(10_000));
     let pipeline = "batch = { max_rows = 2_000 }\nwriters = { min = 1, max = 4 }";
     let mut sink = numbers::sink(&world, &table, "", pipeline);
     sink.start();
     writers(&sink, "there are more than at the start", |limit| limit >= 3.0).await;
     let busy = Fault::new(Occasion::BulkLoad, Effect::Reject(40501.into())).fraction(0.5, 1);
-    let fault = world.stack.sql_server().faults().script(busy).expect("a fault");
+    let fault = faults.script(busy).expect("a fault");
     writers(&sink, "there are as few as allowed", |limit| limit <= 1.0).await;
     assert!(decreases(&sink, "throttled").await >= 1.0);
     fault.remove();
     writers(&sink, "there are more again", |limit| limit >= 3.0).await;
     println!("{} loads were refused", fault.strikes());
+    faults.limit_rows_per_second_of_a_load(None);
     holds_all(&world, &table, EVENTS).await;
 }
 

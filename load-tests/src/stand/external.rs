@@ -90,7 +90,8 @@ impl External {
         if scenario.storage == StorageKind::Discard {
             bail!("a SQL server of your own keeps rows: use --sql-storage postgres with it");
         }
-        if scenario.fault.iter().any(|fault| !fault.needs_proxy()) {
+        let is_limited = scenario.sql_rows_per_second_of_a_load.is_some();
+        if is_limited || scenario.fault.iter().any(|fault| !fault.needs_proxy()) {
             bail!(
                 "this scenario has errors or limits of the database, which only the local stack does on cue"
             );
