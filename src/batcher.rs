@@ -4,6 +4,8 @@
 //! Events that were delivered suspiciously often are kept in batches of their own.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,6 +14,8 @@ use tokio::time::Instant;
 use crate::budget::Budget;
 use crate::config::PipelineConfig;
 use crate::delivery::{Batch, Delivery};
+use crate::nats::charge::Held;
+use crate::schema::Schema;
 
 /// Why a batch was cut. A label of its metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,12 @@ impl Limits {
     /// The most rows.
     pub fn max_rows(&self) -> usize {
         self.max_rows
+    }
+
+    /// How much to hold for batches of this kind, of which so many are written at once, and so many are elsewhere on their way.
+    pub fn held(&self, schema: &Arc<Schema>, writers: Arc<AtomicUsize>, beside: usize) -> Held {
+        let Self { max_rows, max_bytes, .. } = *self;
+        Held { schema: Arc::clone(schema), max_rows, max_bytes, writers, beside }
     }
 
     /// The most bytes of subjects, headers and payloads.
@@ -189,7 +199,6 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use async_nats::Subject;

@@ -55,6 +55,17 @@ impl Budget {
         Permit { permit: self.share.take(least, most).await }
     }
 
+    /// As [`Budget::reserve`], but waits first until all that was reserved through the clones of this budget leaves room for
+    /// `most` within `within()`, or until nothing of it is left. That wait starves no batcher: what they hold is on its way.
+    pub async fn reserve_within(&self, least: usize, most: usize, within: impl Fn() -> usize) -> Permit {
+        Permit { permit: self.share.take_within(least, most, within).await }
+    }
+
+    /// The same budget, for one who keeps an account of his own of what he reserved: [`Budget::reserve_within`].
+    pub fn apart(&self) -> Self {
+        Self { share: self.share.apart() }
+    }
+
     /// Resolves when a reservation has to wait for what a batcher of this pipeline may be holding.
     pub async fn starved(&self) {
         self.share.starved().await;

@@ -4,6 +4,7 @@
 //! to what it has, because its database does not answer, takes the common part at most, and the others go on with theirs.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -11,9 +12,19 @@ use tokio::sync::{Notify, oneshot};
 /// What one of those that share may take. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Share {
+    own: Arc<Own>,
+}
+
+/// What the clones of a share have in common.
+#[derive(Debug)]
+struct Own {
     shared: Arc<Shared>,
-    /// Which of them.
+    /// Which of those that share.
     party: usize,
+    /// What was taken through these clones.
+    taken: AtomicUsize,
+    /// Some of that was given back.
+    freed: Notify,
 }
 
 #[derive(Debug)]
@@ -45,6 +56,7 @@ struct Waiter {
     ticket: u64,
     least: usize,
     most: usize,
+    share: Share,
     grant: oneshot::Sender<Permit>,
 }
 
@@ -67,7 +79,7 @@ pub fn divide(capacity: usize, parties: usize, sure: usize) -> Vec<Share> {
     let common = capacity - sure * parties;
     let shared = Shared { capacity, sure, common, state: Mutex::new(state), waits: Notify::new() };
     let shared = Arc::new(shared);
-    (0..parties).map(|party| Share { shared: Arc::clone(&shared), party }).collect()
+    (0..parties).map(|party| Share::of(&shared, party)).collect()
 }
 
 impl Shared {
@@ -111,8 +123,7 @@ impl Shared {
                 let head = state.waiting.get_mut(party)?.pop_front()?;
                 let amount = head.most.min(free).max(least);
                 self.change(state, party, |taken| taken + amount);
-                let share = Share { shared: Arc::clone(self), party };
-                return Some((head.grant, Permit { amount, share }));
+                return Some((head.grant, Permit::new(amount, head.share)));
             }
             is_first = false;
         }
@@ -135,24 +146,34 @@ impl Shared {
 }
 
 impl Share {
+    fn of(shared: &Arc<Shared>, party: usize) -> Self {
+        let (shared, taken, freed) = (Arc::clone(shared), AtomicUsize::new(0), Notify::new());
+        Self { own: Arc::new(Own { shared, party, taken, freed }) }
+    }
+
+    /// The same part, for one who keeps an account of his own of what he took: [`Share::take_within`].
+    pub fn apart(&self) -> Self {
+        Self::of(&self.own.shared, self.own.party)
+    }
+
     /// All that there is, for all.
     pub fn total(&self) -> usize {
-        self.shared.capacity
+        self.own.shared.capacity
     }
 
     /// What all have taken.
     pub fn total_taken(&self) -> usize {
-        self.shared.state().taken.iter().sum()
+        self.own.shared.state().taken.iter().sum()
     }
 
     /// What this one is sure of.
     pub fn sure(&self) -> usize {
-        self.shared.sure
+        self.own.shared.sure
     }
 
     /// The most that this one can take.
     pub fn most(&self) -> usize {
-        self.shared.sure + self.shared.common
+        self.own.shared.sure + self.own.shared.common
     }
 
     /// Takes `most` if that is free now, else what is free, else waits for `least`. A wish above what it can ever take is cut
@@ -178,43 +199,60 @@ impl Share {
         }
     }
 
+    /// As [`Share::take`], but waits first until all that was taken through the clones of this share, and has not been given
+    /// back, leaves room for `most` within `within()`: or until nothing of it is left, so that the wait can end. That is asked
+    /// anew whenever some is given back. Nobody is starved by this wait.
+    pub async fn take_within(&self, least: usize, most: usize, within: impl Fn() -> usize) -> Permit {
+        loop {
+            let freed = self.own.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            let taken = self.own.taken.load(Ordering::Acquire);
+            if taken == 0 || taken.saturating_add(most) <= within() {
+                return self.take(least, most).await;
+            }
+            freed.await;
+        }
+    }
+
     fn take_now(&self, least: usize, most: usize) -> Option<Permit> {
-        let shared = &self.shared;
+        let (shared, party) = (&self.own.shared, self.own.party);
         let mut state = shared.state();
-        if state.waiting.get(self.party).is_none_or(|waiting| !waiting.is_empty()) {
+        if state.waiting.get(party).is_none_or(|waiting| !waiting.is_empty()) {
             return None;
         }
         // What is common is for those that came earlier.
         let free = match state.waiting.iter().all(VecDeque::is_empty) {
-            true => shared.free(&state, self.party),
-            false => shared.sure_and_free(&state, self.party),
+            true => shared.free(&state, party),
+            false => shared.sure_and_free(&state, party),
         };
         let amount = most.min(free);
         if amount < least {
             return None;
         }
-        shared.change(&mut state, self.party, |taken| taken + amount);
-        Some(Permit { amount, share: self.clone() })
+        shared.change(&mut state, party, |taken| taken + amount);
+        Some(Permit::new(amount, self.clone()))
     }
 
     fn enqueue(&self, least: usize, most: usize, grant: oneshot::Sender<Permit>) -> Waiting<'_> {
-        let mut state = self.shared.state();
+        let shared = &self.own.shared;
+        let mut state = shared.state();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        if let Some(waiting) = state.waiting.get_mut(self.party) {
-            waiting.push_back(Waiter { ticket, least, most, grant });
+        if let Some(waiting) = state.waiting.get_mut(self.own.party) {
+            waiting.push_back(Waiter { ticket, least, most, share: self.clone(), grant });
         }
         drop(state);
-        self.shared.waits.notify_waiters();
+        shared.waits.notify_waiters();
         // What was given back since it was asked for.
-        self.shared.serve();
+        shared.serve();
         Waiting { share: self, ticket }
     }
 
     /// Resolves when this one holds what somebody waits for: itself, or another where this one has more than it is sure of.
     pub async fn starved(&self) {
         loop {
-            let notified = self.shared.waits.notified();
+            let notified = self.own.shared.waits.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
             if self.is_starved() {
@@ -225,10 +263,11 @@ impl Share {
     }
 
     fn is_starved(&self) -> bool {
-        let state = self.shared.state();
-        let has_more = state.taken.get(self.party).is_some_and(|taken| *taken > self.shared.sure);
+        let party = self.own.party;
+        let state = self.own.shared.state();
+        let has_more = state.taken.get(party).is_some_and(|taken| *taken > self.own.shared.sure);
         let mut waiting = state.waiting.iter().enumerate().filter(|(_, waiting)| !waiting.is_empty());
-        waiting.any(|(party, _)| party == self.party || has_more)
+        waiting.any(|(other, _)| other == party || has_more)
     }
 }
 
@@ -240,9 +279,9 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let shared = &self.share.shared;
+        let shared = &self.share.own.shared;
         let mut state = shared.state();
-        let Some(waiting) = state.waiting.get_mut(self.share.party) else { return };
+        let Some(waiting) = state.waiting.get_mut(self.share.own.party) else { return };
         let before = waiting.len();
         waiting.retain(|waiter| waiter.ticket != self.ticket);
         let has_left = waiting.len() < before;
@@ -254,6 +293,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl Permit {
+    fn new(amount: usize, share: Share) -> Self {
+        share.own.taken.fetch_add(amount, Ordering::AcqRel);
+        Self { amount, share }
+    }
+
     /// How much it is.
     pub fn amount(&self) -> usize {
         self.amount
@@ -267,6 +311,7 @@ impl Permit {
 
     /// Adds what another permit of the same share has.
     pub fn merge(&mut self, mut other: Permit) {
+        debug_assert!(Arc::ptr_eq(&self.share.own, &other.share.own), "they are of one account");
         self.amount += std::mem::take(&mut other.amount);
     }
 }
@@ -276,9 +321,11 @@ impl Drop for Permit {
         if self.amount == 0 {
             return;
         }
-        let shared = &self.share.shared;
+        let Own { shared, party, taken, freed } = &*self.share.own;
         let amount = self.amount;
-        shared.change(&mut shared.state(), self.share.party, |taken| taken - amount);
+        shared.change(&mut shared.state(), *party, |taken| taken - amount);
+        taken.fetch_sub(amount, Ordering::AcqRel);
+        freed.notify_waiters();
         shared.serve();
     }
 }
@@ -346,6 +393,25 @@ mod tests {
         let mut late = Box::pin(shares[0].take(50, 50));
         assert!(poll!(&mut late).is_pending());
         drop((held, small, late));
+        assert_eq!(shares[0].total_taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_keeps_an_account_waits_for_what_is_his_own() {
+        let shares = divide(100, 1, 0);
+        let (one, other) = (shares[0].apart(), shares[0].apart());
+        let first = one.take_within(1, 20, || 40).await;
+        let second = one.clone().take_within(1, 20, || 40).await;
+        let mut third = Box::pin(one.take_within(1, 20, || 40));
+        assert!(poll!(&mut third).is_pending());
+        // the other has taken nothing, and there is enough for all: nobody is starved
+        assert_eq!(other.take_within(1, 20, || 40).await.amount(), 20);
+        assert!(poll!(Box::pin(one.starved())).is_pending());
+        drop(first);
+        assert!(poll!(&mut third).is_ready());
+        drop(second);
+        // one whose wish is above all that it may have gets it when it has nothing
+        assert_eq!(one.take_within(50, 50, || 40).await.amount(), 50);
         assert_eq!(shares[0].total_taken(), 0);
     }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 
 mod answers;
+pub mod charge;
 pub mod consumer;
 pub mod dead_letter;
 pub mod gate;
@@ -38,7 +39,7 @@ pub async fn connect(servers: &[String], options: ConnectOptions, ping_interval:
     let options = options
         .ping_interval(ping_interval)
         .name(concat!("nats-sql-sink/", env!("CARGO_PKG_VERSION")))
-        .subscription_capacity(2 * intake::MAX_PULL_MESSAGES)
+        .subscription_capacity(2 * charge::MAX_PULL_MESSAGES)
         .event_callback(|event| async move { observe(&event) });
     options.connect(servers).await.map_err(|error| {
         let kind = match error.kind() {

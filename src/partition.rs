@@ -11,6 +11,7 @@
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -37,6 +38,8 @@ use crate::writer::{Keep, Writer, Wrote};
 
 /// Chunks of deliveries that may wait for the batcher.
 const WAITING_CHUNKS: usize = 8;
+/// Batches that a partition holds beside the one that is written: one that is decoded, and one that fills.
+const BATCHES_BESIDE: usize = 2;
 /// How often the progress of a partition without events moves to what its consumer has seen of the stream, so that what
 /// the stream's limits remove meanwhile does not look like a gap.
 const IDLE_STEP: Duration = Duration::from_secs(5);
@@ -238,8 +241,10 @@ impl Partition {
             is_new: progress.batch.is_none() && progress.attempts == 1,
             barrier: progress.barrier,
             schema: Arc::clone(&writer.schema),
-            budget: shared.budget.clone(),
+            // what the others hold of the stream is not this partition's
+            budget: shared.budget.apart(),
             share: shared.share,
+            held: writer.limits.held(&writer.schema, Arc::new(AtomicUsize::new(1)), BATCHES_BESIDE),
             gate: writer.gate.clone(),
             status: writer.status.clone(),
             retry_window: writer.retry_window,

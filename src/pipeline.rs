@@ -48,6 +48,8 @@ use crate::writers::Writers;
 
 /// Pulls that are open at once: while one is answered the next is on its way.
 const PULLERS: usize = 2;
+/// Batches that are held beside those that are written: one that is decoded, one that fills, and one that is on its way.
+const BATCHES_BESIDE: usize = 3;
 /// Chunks of deliveries that may wait for the batcher.
 const WAITING_CHUNKS: usize = 8;
 
@@ -252,14 +254,16 @@ impl Pipeline {
     }
 
     fn puller(&self, running: &Running, consumer: PullConsumer, out: mpsc::Sender<Vec<Delivery>>) -> Puller {
+        let Writer { schema, limits, writers, .. } = &running.worker.writer;
         Puller {
             client: self.shared.client.clone(),
             consumer,
             pipeline: Arc::clone(&running.name),
-            schema: Arc::clone(&running.worker.writer.schema),
+            schema: Arc::clone(schema),
             budget: self.shared.budget.clone(),
             // All pullers together reserve what the pipeline is sure of, and no more, for what has not arrived yet.
             share: self.shared.budget.sure() / PULLERS,
+            held: limits.held(schema, writers.limit(), BATCHES_BESIDE),
             ledger: Arc::clone(&running.ledger),
             gate: running.gate.clone(),
             status: self.status.clone(),

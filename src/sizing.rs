@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use crate::batcher::Limits;
 use crate::config::{DEFAULT_BATCH_ROWS, PipelineConfig, default_batch_bytes, largest_batch_bytes};
 use crate::mssql::target::Shape;
-use crate::nats::intake;
+use crate::nats::charge::charge;
 use crate::schema::Schema;
 
 /// The fewest rows of one bulk load that a columnstore compresses at once; fewer go to its deltastore, and are compressed
@@ -63,7 +63,7 @@ pub fn decide(config: &PipelineConfig, schema: &Schema, shape: Shape, memory: us
                  at least {FEWEST_COMPRESSED_ROWS}"
             ));
         }
-        let held = budget / intake::charge(schema, ASSUMED_WIRE_BYTES);
+        let held = budget / charge(schema, ASSUMED_WIRE_BYTES);
         if held < FEWEST_COMPRESSED_ROWS {
             warnings.push(format!(
                 "memory holds about {held} events of {ASSUMED_WIRE_BYTES} bytes at once, fewer than the \
@@ -103,7 +103,7 @@ mod tests {
     fn a_columnstore_gets_batches_that_it_compresses_where_nothing_else_is_said() {
         for shape in [Shape::Heap, Shape::HeapWithIndexes, Shape::Clustered] {
             let usual = sizes("", shape, MEMORY);
-            assert_eq!((usual.limits.max_rows(), usual.limits.max_bytes()), (102_400, 32 << 20), "{shape:?}");
+            assert_eq!((usual.limits.max_rows(), usual.limits.max_bytes()), (25_000, 8 << 20), "{shape:?}");
             assert!(usual.warnings.is_empty());
         }
         let columnstore = sizes("", Shape::Columnstore, MEMORY);

@@ -27,6 +27,8 @@ struct Shared {
     pipeline: Arc<str>,
     semaphore: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// How many there may be, for those who only want to know.
+    limit: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -83,6 +85,7 @@ impl Writers {
             pipeline,
             semaphore: Arc::new(Semaphore::new(controller.limit())),
             waiting: AtomicUsize::new(0),
+            limit: Arc::new(AtomicUsize::new(controller.limit())),
             state: Mutex::new(State { controller, taken: 0, surplus: 0, few: None }),
         };
         Self { shared: Arc::new(shared) }
@@ -102,6 +105,11 @@ impl Writers {
             // The semaphore is never closed: its only handle that could is private to this file.
             Err(_closed) => std::future::pending().await,
         }
+    }
+
+    /// How many there may be at once, as that changes.
+    pub fn limit(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.shared.limit)
     }
 
     /// A load begins.
@@ -152,6 +160,7 @@ impl Attempt<'_> {
         let load = Load { started: self.started, ended, rows, took, outcome, under_way, contended };
         let change = state.controller.ended(&load);
         let limit = state.controller.limit();
+        self.shared.limit.store(limit, Ordering::Relaxed);
         match limit.checked_sub(before) {
             Some(more) => {
                 let kept = more.min(state.surplus);

@@ -12,7 +12,9 @@ use time::format_description::well_known::Rfc3339;
 pub(crate) mod compare;
 
 use crate::report::{Report, Run};
-use crate::scenario::{self, EventsSettings, Plan, Publish, Scenario, SinkSettings, StorageKind, Workers};
+use crate::scenario::{
+    self, EventsSettings, Plan, Publish, Scenario, SinkSettings, StorageKind, TableKind, Workers,
+};
 use crate::stand::Stand;
 use crate::stand::external::ExternalArgs;
 use crate::{baseline, html, machine, output};
@@ -117,6 +119,7 @@ pub(crate) async fn baseline(args: &BaselineArgs) -> anyhow::Result<bool> {
         workers: Workers::One(1),
         baselines: false,
         sql_rows_per_second_of_a_load: None,
+        table: TableKind::Heap,
         events: EventsSettings::default(),
         publish: Publish {
             waiting: args.common.events.unwrap_or(BASELINE_EVENTS),
@@ -359,7 +362,9 @@ mod tests {
         let settings = settings(&Plan::load("steady").unwrap());
         assert_eq!(settings["max_age 1 s: batch.max_age"], "1s");
         assert_eq!(settings["max_age 100 ms: batch.max_age"], "100ms");
-        assert_eq!(settings["batch.max_rows"], "102400");
+        assert_eq!(settings["memory"], "256MiB");
+        // what the sink decides is not told as if it were configured
+        assert!(!settings.contains_key("batch.max_rows"));
         assert!(!settings.contains_key("batch.max_age"));
     }
 }

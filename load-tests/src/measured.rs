@@ -248,11 +248,7 @@ mod tests {
             .iter()
             .map(|(at, limit)| Sample { at: *at, writers_limit: Some(*limit), ..Sample::default() })
             .collect();
-        measured.faults = vec![Happened {
-            fault: scenario("throttled").fault.remove(0),
-            from: 2.5,
-            to: 5.5,
-        }];
+        measured.faults = vec![Happened { fault: scenario("throttled").fault.remove(0), from: 2.5, to: 5.5 }];
         let run = measured.into_run("1 worker", &scenario("throttled"));
         for (name, value) in
             [("writers_before_faults", 8.0), ("writers_under_faults", 3.0), ("writers_after_faults", 6.0)]

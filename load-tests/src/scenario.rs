@@ -28,6 +28,9 @@ pub(crate) struct Scenario {
     /// What becomes of the rows.
     #[serde(default)]
     pub(crate) storage: StorageKind,
+    /// What the table is.
+    #[serde(default)]
+    pub(crate) table: TableKind,
     /// How many workers; of a list one after the other.
     #[serde(default)]
     pub(crate) workers: Workers,
@@ -59,6 +62,17 @@ pub(crate) enum StorageKind {
     Postgres,
     /// They are parsed, checked and counted, and none is kept.
     Discard,
+}
+
+/// How a table keeps its rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TableKind {
+    /// As the sink makes it.
+    #[default]
+    Heap,
+    /// In a clustered columnstore index.
+    Columnstore,
 }
 
 /// One number of workers, or several to be tried.

@@ -20,7 +20,7 @@ pub(crate) mod sql_process;
 
 use crate::events::SUBJECT;
 use crate::machine;
-use crate::scenario::{Scenario, SinkSettings};
+use crate::scenario::{Scenario, SinkSettings, TableKind};
 use external::External;
 use sql_process::{Counts, Request, SqlProcess};
 
@@ -128,6 +128,11 @@ impl Stand {
             stand.sql_client().await?.execute(&format!("DROP TABLE IF EXISTS {TABLE}")).await?;
         }
         stand.write_files(scenario, workers)?;
+        if scenario.table == TableKind::Columnstore {
+            stand.make_table().await?;
+            let index = format!("CREATE CLUSTERED COLUMNSTORE INDEX columns_of_it ON {TABLE}");
+            stand.sql_client().await?.execute(&index).await.context("making the columnstore index")?;
+        }
         Ok(stand)
     }
 

@@ -13,11 +13,12 @@ use crate::sql_name::{Identifier, TableName};
 /// Rows of a full rowgroup of a columnstore: more in one bulk load gain nothing.
 pub const MAX_BATCH_ROWS: usize = 1_048_576;
 
-/// Rows of a batch, where neither the configuration nor the table says otherwise.
-pub const DEFAULT_BATCH_ROWS: usize = 102_400;
+/// Rows of a batch, where neither the configuration nor the table says otherwise: enough that round trips and commits cost
+/// little beside the rows, and few enough that what is held stays small (docs/adr/0014).
+pub const DEFAULT_BATCH_ROWS: usize = 25_000;
 
 /// Bytes of a batch, likewise, where the memory allows it.
-const DEFAULT_BATCH_BYTES: usize = 32 << 20;
+const DEFAULT_BATCH_BYTES: usize = 8 << 20;
 
 /// A batch may take this part of the memory, so that one can fill while others are decoded and written.
 const BATCH_PARTS_OF_MEMORY: usize = 4;
@@ -155,11 +156,11 @@ pub struct PartitionsConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Rows, 1 to 1,048,576. Default 102,400; for a columnstore, which compresses so many at once and no fewer, somewhat
+    /// Rows, 1 to 1,048,576. Default 25,000; for a columnstore, which compresses 102,400 at once and no fewer, somewhat
     /// more.
     pub max_rows: Option<usize>,
     /// Bytes of subjects, headers and payloads: at most a quarter of `memory`. One event always fits. Default
-    /// 32 MiB, or a quarter of `memory` where that is less, or the table is a columnstore.
+    /// 8 MiB, or a quarter of `memory` where that is less, or the table is a columnstore.
     #[serde(deserialize_with = "units::optional_bytes")]
     pub max_bytes: Option<usize>,
     /// Counted from the first event of the batch. Default 1 s.

@@ -15,9 +15,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::budget::{Budget, Permit};
-use crate::delivery::{Arrival, Claim, Delivery, Event, Headers, Ledger};
+use crate::delivery::{Arrival, Delivery, Event, Headers, Ledger};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
+use crate::nats::charge::{Held, Left, charge, covered};
 use crate::nats::gate::Gate;
 use crate::nats::reply::Position;
 use crate::schema::Schema;
@@ -35,37 +36,10 @@ pub(super) const SILENCE: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(500);
 /// The most that taking leave may take.
 const PATIENCE_AT_A_STOP: Duration = Duration::from_secs(3);
-/// Most messages in one pull. Below the capacity of a subscription, so that the client never drops one.
-pub const MAX_PULL_MESSAGES: usize = 16_384;
 /// Messages that are handed on together, where as many are there.
 pub(super) const CHUNK_MESSAGES: usize = 512;
 /// What a first pull assumes of the size of a message.
 pub(super) const ASSUMED_WIRE_BYTES: usize = 512;
-
-/// What an event costs beyond its wire bytes and its row: the structures that hold it, the reply subject and its
-/// entry in the ledger (a table of which less than half may be filled), and the acknowledgement on its way out.
-const BOOKKEEPING_BYTES: usize =
-    size_of::<Event>() + size_of::<Claim>() + size_of::<Permit>() + 4 * size_of::<Subject>() + 344;
-
-/// Bytes that one event is charged for while it is held: its message, its share of the Arrow buffers at most, and
-/// the bookkeeping.
-pub fn charge(schema: &Schema, wire_bytes: usize) -> usize {
-    BOOKKEEPING_BYTES + wire_bytes + schema.arrow_bytes_upper_bound(wire_bytes)
-}
-
-/// How many messages, and how many wire bytes of them, `reserved` bytes cover whatever sizes they come in, where
-/// `average` is what a message is expected to have.
-///
-/// Together the events cost at most `messages` times what an event without a byte costs, and what their wire bytes cost
-/// at most.
-pub(super) fn covered(schema: &Schema, reserved: usize, average: usize) -> (usize, usize) {
-    let each = charge(schema, 0) + 1;
-    let thousand_bytes = 1_000 + schema.arrow_bytes_per_thousand_wire_bytes();
-    let average_cost = each + average.saturating_mul(thousand_bytes) / 1_000;
-    let messages = (reserved / average_cost).clamp(1, MAX_PULL_MESSAGES);
-    let left = reserved.saturating_sub(messages * each);
-    (messages, (left.saturating_mul(1_000) / thousand_bytes).max(1))
-}
 
 /// How a pull ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +69,8 @@ pub struct Puller {
     pub budget: Budget,
     /// Most bytes of the budget to reserve for one pull.
     pub share: usize,
+    /// How much is held at most.
+    pub held: Held,
     /// What is held.
     pub ledger: Arc<Ledger>,
     /// Whether to pull at all.
@@ -206,7 +182,8 @@ impl Puller {
             () = self.shutdown.stopping() => return None,
             permit = async {
                 self.gate.opened().await;
-                self.budget.reserve(least, self.share.max(least)).await
+                let most = self.share.min(self.held.pull(average)).max(least);
+                self.budget.reserve_within(least, most, || self.held.most(average)).await
             } => permit,
         };
         let (messages, bytes) = covered(&self.schema, permit.bytes(), average);
@@ -257,11 +234,11 @@ impl Puller {
             return Ok(Ended::Lost("request_failed"));
         }
 
-        let mut missing = messages;
-        while missing > 0 {
+        let mut left = Left { messages, bytes };
+        while !left.is_nothing() {
             let message = tokio::select! {
                 biased;
-                () = self.shutdown.stopping() => return Ok(Ended::Stopped(missing)),
+                () = self.shutdown.stopping() => return Ok(Ended::Stopped(left.messages)),
                 message = tokio::time::timeout(SILENCE, subscription.next()) => message,
             };
             let mut next = match message {
@@ -282,19 +259,20 @@ impl Puller {
                         ended = ended_by(status, message.description.as_deref())?;
                     }
                 } else {
+                    let length = message.length;
                     match self.deliver(message, position, received_at, &mut permit, average) {
                         Arrived::New(delivery) => {
                             chunk.push(delivery);
-                            missing -= 1;
+                            left.take(length);
                         }
                         Arrived::Repeated => {
                             repeated += 1;
-                            missing -= 1;
+                            left.take(length);
                         }
                         Arrived::Unexpected => ended = Some(Ended::Lost("unexpected_message")),
                     }
                 }
-                if ended.is_none() && missing > 0 && chunk.len() < CHUNK_MESSAGES {
+                if ended.is_none() && !left.is_nothing() && chunk.len() < CHUNK_MESSAGES {
                     next = subscription.next().now_or_never().flatten();
                 }
             }
@@ -304,12 +282,12 @@ impl Puller {
             if !chunk.is_empty() {
                 metrics::received(&self.pipeline, chunk.iter().map(|delivery| delivery.event.deliveries));
                 if self.out.send(chunk).await.is_err() {
-                    return Ok(Ended::Stopped(missing));
+                    return Ok(Ended::Stopped(left.messages));
                 }
             }
             match ended {
                 // The server says so whenever the bytes run out. Only a pull that brought nothing was too small.
-                Some(Ended::TooLarge) if missing < messages => return Ok(Ended::Served),
+                Some(Ended::TooLarge) if left.messages < messages => return Ok(Ended::Served),
                 Some(ended) => return Ok(ended),
                 None => {}
             }
@@ -446,25 +424,6 @@ pub(super) fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_reservation_covers_its_pull_in_whatever_sizes_it_comes() {
-        let schema = Schema::parse(include_str!("../../schemas/telemetry.toml")).expect("a valid schema");
-        let mut random = fastrand::Rng::with_seed(1);
-        for _ in 0..200 {
-            let reserved = random.usize(50_000..50_000_000);
-            let (messages, bytes) = covered(&schema, reserved, random.usize(1..20_000));
-            let (mut cost, mut left) = (0, bytes);
-            for _ in 0..messages {
-                let largest = if random.bool() { 3 * bytes / messages + 2 } else { 100 };
-                let wire_bytes = random.usize(..largest).min(left);
-                left -= wire_bytes;
-                cost += charge(&schema, wire_bytes);
-            }
-            cost += charge(&schema, left) - charge(&schema, 0);
-            assert!(cost <= reserved, "{messages} messages of {bytes} bytes cost {cost} of {reserved}");
-        }
-    }
 
     fn status(code: u16, description: &str) -> Result<Option<Ended>> {
         ended_by(StatusCode::from_u16(code).expect("a valid code"), Some(description))

@@ -27,10 +27,9 @@ use crate::config::OnGap;
 use crate::delivery::{Claim, Delivery, Event, Headers};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
+use crate::nats::charge::{Held, Left, charge, covered};
 use crate::nats::gate::Gate;
-use crate::nats::intake::{
-    CHUNK_MESSAGES, Ended, IDLE_HEARTBEAT, PULL_EXPIRES, SILENCE, charge, covered, ended_by, now,
-};
+use crate::nats::intake::{CHUNK_MESSAGES, Ended, IDLE_HEARTBEAT, PULL_EXPIRES, SILENCE, ended_by, now};
 use crate::nats::reply::Position;
 use crate::nats::unreadable::NextUnreadable;
 use crate::schema::Schema;
@@ -89,6 +88,8 @@ pub struct Reader {
     pub budget: Budget,
     /// Most bytes of the budget to reserve for one pull.
     pub share: usize,
+    /// How much of this partition is held at most.
+    pub held: Held,
     /// Whether to pull at all.
     pub gate: Gate,
     /// What the pipeline says of itself.
@@ -261,7 +262,8 @@ impl Reader {
             let pull = Subject::from(format!("{}.{number}", pulls.inbox));
             let least = charge(&self.schema, place.largest);
             self.gate.opened().await;
-            let permit = self.budget.reserve(least, self.share.max(least)).await;
+            let most = self.share.min(self.held.pull(place.average)).max(least);
+            let permit = self.budget.reserve_within(least, most, || self.held.most(place.average)).await;
             let whole_budget = permit.bytes() == self.budget.capacity();
             match self.pull(&mut pulls, &pull, permit, place, unanswered).await? {
                 Ended::Served => place.largest = place.largest.min(4 * place.average),
@@ -301,14 +303,14 @@ impl Reader {
         if pulls.consumer.request_batch(request, pull.clone()).await.is_err() {
             return Ok(Ended::Lost("request_failed"));
         }
-        let mut missing = messages;
+        let mut left = Left { messages, bytes };
         let mut last_word = Instant::now();
         loop {
             let patience = match pulls.held.is_empty() {
                 true => SILENCE.saturating_sub(last_word.elapsed()),
                 false => LOOK_EVERY.saturating_sub(pulls.looked_at.elapsed()),
             };
-            let mut ended = (missing == 0).then_some(Ended::Served);
+            let mut ended = left.is_nothing().then_some(Ended::Served);
             let mut next = None;
             if ended.is_none() {
                 match tokio::time::timeout(patience, pulls.subscription.next()).await {
@@ -328,15 +330,16 @@ impl Reader {
                 // A stored message may have a status of its own: what has a position is a delivery.
                 match message.reply.as_deref().and_then(Position::parse) {
                     Some(position) => {
+                        let length = message.length;
                         match self.deliver(message, position, received_at, &mut permit, place)? {
                             Arrived::New(delivery) => {
                                 pulls.held.push(delivery);
-                                missing -= 1;
+                                left.take(length);
                                 chunk += 1;
                                 *unanswered = None;
                             }
                             // What is left is read by those who divide the stream anew.
-                            Arrived::Beyond => ended = Some(Ended::Stopped(missing)),
+                            Arrived::Beyond => ended = Some(Ended::Stopped(left.messages)),
                             Arrived::Unexpected(reason) => ended = Some(Ended::Lost(reason)),
                         }
                     }
@@ -347,14 +350,14 @@ impl Reader {
                         None => ended = Some(Ended::Lost("unexpected_message")),
                     },
                 }
-                if ended.is_none() && heard.is_none() && missing > 0 && chunk < CHUNK_MESSAGES {
+                if ended.is_none() && heard.is_none() && !left.is_nothing() && chunk < CHUNK_MESSAGES {
                     next = pulls.subscription.next().now_or_never().flatten();
                 }
             }
             if self.is_due(pulls, place, ended.is_some() || heard.is_some())
                 && !self.hand_on(pulls, place).await?
             {
-                return Ok(Ended::Stopped(missing));
+                return Ok(Ended::Stopped(left.messages));
             }
             if let Some(heartbeat) = heard.as_ref().and_then(told) {
                 match self.heard(heartbeat, place).await? {
@@ -363,7 +366,7 @@ impl Reader {
                 }
             }
             match ended {
-                Some(Ended::TooLarge) if missing < messages => return Ok(Ended::Served),
+                Some(Ended::TooLarge) if left.messages < messages => return Ok(Ended::Served),
                 Some(ended) => return Ok(ended),
                 None => {}
             }

@@ -113,6 +113,29 @@ async fn a_consumer_of_somebody_else_is_checked_and_not_changed() {
     sql.execute(&format!("DROP TABLE {table}")).await;
 }
 
+/// GIVEN events and a consumer whose limit of bytes for a pull is a multiple of what an event counts for
+/// WHEN the sink pulls them
+/// THEN it knows that a pull has ended whose last message took the last byte, of which the server says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_ends_with_its_last_byte_is_not_waited_for() {
+    // with their positions all numbers of four digits between, of the event and of those that are pending
+    const EVENTS: u64 = 10_999;
+    let (world, table) = world("last_byte").await;
+    let (subject, _, payload) = numbers::event(1_000);
+    let reply = format!("$JS.ACK.{STREAM}.{DURABLE}.1.1000.1000.1700000000000000000.9999");
+    let length = subject.len() + reply.len() + payload.len();
+    let max_bytes = i64::try_from(100 * length).expect("a small number");
+    consumer(&world, pull::Config { max_bytes, ..theirs() }).await;
+    world.publish((1..=EVENTS).map(numbers::event)).await;
+    let mut sink = numbers::sink(&world, &table, "", "manage_consumer = false");
+    sink.start();
+    world.settled(STREAM, DURABLE, MINUTE).await;
+    assert_eq!(sink.metric("nats_sql_sink_pull_restarts_total").await, Some(0.0));
+    let mut sql = world.sql().await;
+    assert_eq!(numbers::account(&mut sql, &table, EVENTS).await, Account { missing: 0, duplicates: 0 });
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
 /// GIVEN a consumer that somebody pauses
 /// WHEN the sink looks at it
 /// THEN it is not ready and says so, until the consumer is resumed.

@@ -16,7 +16,9 @@ use crate::output;
 use crate::participant::{self, Measured, Participant, Peers, Task};
 use crate::publisher::Publisher;
 use crate::report::{Range, Run};
-use crate::scenario::{EventsSettings, FaultEntry, Publish, Scenario, SinkSettings, StorageKind, Workers};
+use crate::scenario::{
+    EventsSettings, FaultEntry, Publish, Scenario, SinkSettings, StorageKind, TableKind, Workers,
+};
 use crate::stand::Stand;
 
 /// Events, unless it is told how many.
@@ -130,6 +132,7 @@ fn scenario(args: &CompareArgs) -> anyhow::Result<(Scenario, Duration)> {
         workers: Workers::One(1),
         baselines: false,
         sql_rows_per_second_of_a_load: None,
+        table: TableKind::Heap,
         events: EventsSettings::default(),
         publish: Publish { waiting: events, steady: None, burst: None, fastest: None },
         sink: SinkSettings::default(),

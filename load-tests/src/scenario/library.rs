@@ -18,6 +18,7 @@ scenarios![
     "large",
     "tiny",
     "poison",
+    "columnstore",
     "scale-out",
     "soak",
 ];

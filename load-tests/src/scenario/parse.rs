@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(titles, [Some("slow"), Some("fast")]);
         let (slow, fast) = (&variants[0].1, &variants[1].1);
         assert_eq!((slow.sink.max_age.as_str(), fast.sink.max_age.as_str()), ("1s", "100ms"));
-        assert_eq!((slow.sink.max_rows, fast.sink.max_rows), (7, 7));
+        assert_eq!((slow.sink.max_rows, fast.sink.max_rows), (Some(7), Some(7)));
         assert_eq!((slow.expect.len(), fast.expect.len()), (1, 2));
         assert_eq!(fast.workers, Workers::Several(vec![1, 2]));
     }

@@ -12,8 +12,9 @@ pub(crate) struct SinkSettings {
     pub(crate) write: Write,
     /// Of exactly_once. Subjects have the number of one of four partitions in them; so many are read.
     pub(crate) partitions: u64,
-    pub(crate) max_rows: u64,
-    pub(crate) max_bytes: String,
+    /// What the sink decides by the table where it is not given, as the next one.
+    pub(crate) max_rows: Option<u64>,
+    pub(crate) max_bytes: Option<String>,
     pub(crate) max_age: String,
     pub(crate) writers: Writers,
     pub(crate) memory: String,
@@ -28,8 +29,8 @@ impl Default for SinkSettings {
             delivery: Delivery::AtLeastOnce,
             write: Write::Append,
             partitions: PARTITIONS,
-            max_rows: 102_400,
-            max_bytes: "32MiB".to_owned(),
+            max_rows: None,
+            max_bytes: None,
             max_age: "1s".to_owned(),
             writers: Writers::default(),
             memory: "256MiB".to_owned(),
@@ -98,8 +99,6 @@ impl SinkSettings {
         let mut table = BTreeMap::from([
             ("delivery".to_owned(), self.delivery.name().to_owned()),
             ("write".to_owned(), self.write.name().to_owned()),
-            ("batch.max_rows".to_owned(), self.max_rows.to_string()),
-            ("batch.max_bytes".to_owned(), self.max_bytes.clone()),
             ("batch.max_age".to_owned(), self.max_age.clone()),
             ("writers.min".to_owned(), self.writers.min.to_string()),
             ("writers.max".to_owned(), self.writers.max.to_string()),
@@ -108,6 +107,12 @@ impl SinkSettings {
         ]);
         if self.delivery == Delivery::ExactlyOnce {
             table.insert("partitions".to_owned(), self.partitions.to_string());
+        }
+        if let Some(rows) = self.max_rows {
+            table.insert("batch.max_rows".to_owned(), rows.to_string());
+        }
+        if let Some(bytes) = &self.max_bytes {
+            table.insert("batch.max_bytes".to_owned(), bytes.clone());
         }
         if let Some(threads) = self.tokio_threads {
             table.insert("TOKIO_WORKER_THREADS".to_owned(), threads.to_string());

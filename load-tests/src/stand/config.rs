@@ -56,7 +56,7 @@ schema = "schema.toml"
 table = "{TABLE}"
 create_table = true
 ack_wait = {ack_wait}
-batch = {{ max_rows = {max_rows}, max_bytes = {max_bytes}, max_age = {max_age} }}
+batch = {{ {max_rows}{max_bytes}max_age = {max_age} }}
 writers = {{ min = {min}, max = {max} }}
 dead_letter = {{ stream = "{DEAD_STREAM}", subject = "{DEAD_SUBJECT}" }}
 "#,
@@ -69,8 +69,9 @@ dead_letter = {{ stream = "{DEAD_STREAM}", subject = "{DEAD_SUBJECT}" }}
         user = quoted(&sql.user),
         password_file = quoted(&password_file.display().to_string()),
         ack_wait = quoted(&sink.ack_wait),
-        max_rows = sink.max_rows,
-        max_bytes = quoted(&sink.max_bytes),
+        max_rows = sink.max_rows.map_or_else(String::new, |rows| format!("max_rows = {rows}, ")),
+        max_bytes = (sink.max_bytes.as_ref())
+            .map_or_else(String::new, |bytes| format!("max_bytes = {}, ", quoted(bytes))),
         max_age = quoted(&sink.max_age),
         min = sink.writers.min,
         max = sink.writers.max,

@@ -145,7 +145,12 @@ impl Session {
     }
 
     /// After rows of a load were read, `in_all` by now, and before the load is finished.
-    pub(super) async fn during_load(&mut self, rows: u64, in_all: u64, is_last: bool) -> Result<(), ConnectionError> {
+    pub(super) async fn during_load(
+        &mut self,
+        rows: u64,
+        in_all: u64,
+        is_last: bool,
+    ) -> Result<(), ConnectionError> {
         if (rows > 0 || is_last)
             && self.faults.load.as_ref().is_some_and(|strike| strike.disconnects(Moment::During))
         {
