@@ -8,6 +8,8 @@ FROM debian:bookworm-slim
 # the authorities that certificates of NATS and Azure SQL are checked against
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /build/target/release/nats-sql-sink /usr/local/bin/nats-sql-sink
+# large batches go back to the system when they are written: docs/adr/0014-what-is-held.md
+ENV MALLOC_MMAP_THRESHOLD_=262144 MALLOC_TRIM_THRESHOLD_=1048576
 # a number: Kubernetes cannot tell from a name that it is not root
 USER 10001:10001
 # /metrics /livez /readyz

@@ -268,7 +268,8 @@ async fn loads_beyond_the_limit_are_refused_until_another_ends() {
     until(|| faults.struck(Condition::RowsPerSecondOfALoad) > 0).await;
     assert_eq!(number_of(&load(&mut other, 10).await.unwrap_err()), 10928);
     assert_eq!(long.await.unwrap().unwrap(), 20_000);
-    // nothing of the refused one is left behind, neither rows nor its place
+    // nothing of the refused one is left behind, neither rows nor its place; its session is, by the class of the error
+    let mut other = fixture.connect().await;
     assert_eq!(load(&mut other, 10).await.unwrap(), 10);
     assert_eq!(count(&mut other).await, 20_010);
     assert_eq!(faults.struck(Condition::Loads), 1);
