@@ -56,7 +56,8 @@ impl Budget {
     }
 
     /// As [`Budget::reserve`], but waits first until all that was reserved through the clones of this budget leaves room for
-    /// `most` within `within()`, or until nothing of it is left. That wait starves no batcher: what they hold is on its way.
+    /// `most` within `within()`, or until nothing of it is left. That wait starves no batcher: `within` has to leave
+    /// room for what they may be waiting with.
     pub async fn reserve_within(&self, least: usize, most: usize, within: impl Fn() -> usize) -> Permit {
         Permit { permit: self.share.take_within(least, most, within).await }
     }

@@ -11,7 +11,7 @@ use crate::schema::Schema;
 
 /// Most messages in one pull. Below the capacity of a subscription, so that the client never drops one.
 pub const MAX_PULL_MESSAGES: usize = 16_384;
-/// All that may be held is asked for in so many pulls: what one batch gives back is asked for at once.
+/// All that may be held is asked for in so many pulls at least, and in pulls of one batch at most.
 const PULLS: usize = 4;
 
 /// What an event costs beyond its wire bytes and its row: the structures that hold it, the reply subject and its
@@ -39,9 +39,10 @@ pub(super) fn covered(schema: &Schema, reserved: usize, average: usize) -> (usiz
     (messages, (left.saturating_mul(1_000) / thousand_bytes).max(1))
 }
 
-/// How much a pipeline, or a partition, holds at most, however much memory there is: what its writers can use. More would
-/// make nothing faster. It would wait here instead of in the stream, outside of the processor's caches, and be listed in the
-/// state of its consumer, all of which nats-server writes down several times a second.
+/// How much a pipeline, or a partition, holds, however much memory there is: what its writers can use, and not much more than
+/// that when their number falls or events change their size. More would make nothing faster. It would wait here instead of in
+/// the stream, outside of the processor's caches; and with acknowledgements it would be listed in the state of the consumer, all
+/// of which nats-server writes down several times a second.
 #[derive(Debug, Clone)]
 pub struct Held {
     /// Decides what an event is charged for.
@@ -57,17 +58,31 @@ pub struct Held {
 }
 
 impl Held {
-    /// Bytes that may be charged for in all, pulls that are open included, where an event is expected to have `average` wire
-    /// bytes.
-    pub(super) fn most(&self, average: usize) -> usize {
+    /// What the events of a full batch are charged for, where each is expected to have `average` wire bytes.
+    fn batch(&self, average: usize) -> usize {
         let rows = self.max_rows.min(self.max_bytes / average.max(1)).max(1);
-        let batches = self.writers.load(Ordering::Relaxed).saturating_add(self.beside);
-        charge(&self.schema, average).saturating_mul(rows).saturating_mul(batches)
+        charge(&self.schema, average).saturating_mul(rows)
     }
 
-    /// Bytes of one pull.
+    /// Bytes that may be charged for in all, pulls that are open included.
+    fn most(&self, average: usize) -> usize {
+        let batches = self.writers.load(Ordering::Relaxed).saturating_add(self.beside);
+        self.batch(average).saturating_mul(batches)
+    }
+
+    /// The same, with room for a pull of so many bytes beside a batch that is not full, whatever sizes its events have: else that
+    /// batch would wait for more of them, and the pull for the batch.
+    pub(super) fn within(&self, average: usize, pull: usize) -> usize {
+        let thousand_bytes = 1_000 + self.schema.arrow_bytes_per_thousand_wire_bytes();
+        let of_bytes = self.max_bytes.saturating_mul(thousand_bytes) / 1_000;
+        let not_full = self.max_rows.saturating_mul(charge(&self.schema, 0) + 1).saturating_add(of_bytes);
+        self.most(average).max(not_full.saturating_add(pull))
+    }
+
+    /// Bytes to reserve for one pull.
     pub(super) fn pull(&self, average: usize) -> usize {
-        self.most(average) / PULLS
+        let largest = charge(&self.schema, average).saturating_mul(MAX_PULL_MESSAGES);
+        (self.most(average) / PULLS).min(self.batch(average)).min(largest)
     }
 }
 
@@ -86,8 +101,7 @@ impl Left {
         self.bytes = self.bytes.saturating_sub(length);
     }
 
-    /// Whether the server has ended the pull. Where the last message takes the last byte it does so without a word, as where it
-    /// was the last message.
+    /// Whether the server has ended the pull. Where a message takes the last byte it does so without a word.
     pub(super) fn is_nothing(self) -> bool {
         self.messages == 0 || self.bytes == 0
     }
@@ -118,6 +132,33 @@ mod tests {
         // of large ones fewer make a batch, and one always does
         assert_eq!(held.most(1 << 16), 160 * charge(&schema, 1 << 16));
         assert_eq!(held.most(2 << 20), 10 * charge(&schema, 2 << 20));
+        // and no pull is for more than one of them
+        assert_eq!(held.pull(240), 1_000 * charge(&schema, 240));
+        writers.store(0, Ordering::Relaxed);
+        assert_eq!(held.pull(240), 750 * charge(&schema, 240));
+    }
+
+    #[test]
+    fn a_pull_never_waits_for_a_batch_that_is_not_full() {
+        let schema = Arc::new(telemetry());
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..1_000 {
+            let (max_rows, max_bytes) = (random.usize(1..5_000), random.usize(1..20_000_000));
+            let writers = Arc::new(AtomicUsize::new(random.usize(1..8)));
+            let held = Held { schema: Arc::clone(&schema), max_rows, max_bytes, writers, beside: 2 };
+            // a batch that takes one event more in neither way
+            let (mut charged, mut bytes) = (0, 0);
+            for _ in 1..max_rows {
+                let wire_bytes = random.usize(0..2 * max_bytes / max_rows + 2);
+                if bytes + wire_bytes >= max_bytes {
+                    break;
+                }
+                bytes += wire_bytes;
+                charged += charge(&schema, wire_bytes);
+            }
+            let pull = random.usize(1..4_000_000);
+            assert!(charged + pull <= held.within(random.usize(1..100_000), pull));
+        }
     }
 
     #[test]

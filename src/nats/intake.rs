@@ -183,7 +183,7 @@ impl Puller {
             permit = async {
                 self.gate.opened().await;
                 let most = self.share.min(self.held.pull(average)).max(least);
-                self.budget.reserve_within(least, most, || self.held.most(average)).await
+                self.budget.reserve_within(least, most, || self.held.within(average, most)).await
             } => permit,
         };
         let (messages, bytes) = covered(&self.schema, permit.bytes(), average);

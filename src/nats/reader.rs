@@ -263,7 +263,8 @@ impl Reader {
             let least = charge(&self.schema, place.largest);
             self.gate.opened().await;
             let most = self.share.min(self.held.pull(place.average)).max(least);
-            let permit = self.budget.reserve_within(least, most, || self.held.most(place.average)).await;
+            let permit =
+                self.budget.reserve_within(least, most, || self.held.within(place.average, most)).await;
             let whole_budget = permit.bytes() == self.budget.capacity();
             match self.pull(&mut pulls, &pull, permit, place, unanswered).await? {
                 Ended::Served => place.largest = place.largest.min(4 * place.average),
