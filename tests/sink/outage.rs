@@ -61,7 +61,7 @@ async fn an_outage_of_the_database_delivers_nothing_twice() {
     const EVENTS: u64 = 40_000;
     let (world, table, sink, lock) = locked("sql_outage", "").await;
     world.publish((1..=EVENTS).map(numbers::event)).await;
-    holds(&sink, 30_000.0).await;
+    holds(&sink, 10_000.0).await;
     outlast_ack_wait().await;
     drop(lock);
     world.settled(STREAM, DURABLE, MINUTE).await;
