@@ -14,8 +14,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// For errors that pass by themselves: the first wait is under 0.2 s, later ones under 20 s.
+    /// For errors that pass by themselves: the first wait is under 0.2 s, later ones under 4 s, so that work goes on within
+    /// 5 s of the return of what was away.
     pub fn transient() -> Self {
+        Self::between(Duration::from_millis(200), Duration::from_secs(4))
+    }
+
+    /// For a server that answers, and asks for less: the first wait is under 0.2 s, later ones under 20 s.
+    pub fn busy() -> Self {
         Self::between(Duration::from_millis(200), Duration::from_secs(20))
     }
 
@@ -53,7 +59,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_the_limit_and_no_further() {
-        let mut backoff = Backoff::transient();
+        let mut backoff = Backoff::busy();
         let mut longest = Duration::ZERO;
         for attempt in 1..=2000 {
             let ceiling = Duration::from_millis(200).saturating_mul(2_u32.saturating_pow(attempt - 1));

@@ -20,6 +20,7 @@ pub struct Trouble {
     pipeline: Arc<str>,
     gate: Gate,
     transient: Backoff,
+    busy: Backoff,
     stopped: Backoff,
     /// When the first error was met.
     since: Option<Instant>,
@@ -49,6 +50,7 @@ impl Trouble {
             pipeline,
             gate,
             transient: Backoff::transient(),
+            busy: Backoff::busy(),
             stopped: Backoff::stopped(),
             since: None,
             complaint: status.complain_after(retry_window, text),
@@ -70,15 +72,20 @@ impl Trouble {
         metrics::error_met(&self.pipeline, error, disposition);
         let text = telemetry::describe(error);
         let stops = matches!(disposition, Disposition::Stop | Disposition::Bisect);
-        let wait = if stops { self.stopped.next_wait() } else { self.transient.next_wait() };
+        let backoff = match disposition {
+            Disposition::SlowDown => &mut self.busy,
+            _ if stops => &mut self.stopped,
+            _ => &mut self.transient,
+        };
+        let wait = backoff.next_wait();
         self.since.get_or_insert_with(Instant::now);
         self.complaint.say(text.clone());
         if stops {
             self.closed.get_or_insert_with(|| self.gate.close());
             self.complaint.now();
         }
-        let (attempt, wait_seconds) =
-            (self.transient.attempts() + self.stopped.attempts(), wait.as_secs_f64());
+        let attempt = self.transient.attempts() + self.busy.attempts() + self.stopped.attempts();
+        let wait_seconds = wait.as_secs_f64();
         if stops {
             tracing::error!(
                 pipeline = %self.pipeline, disposition = disposition.as_str(), attempt, wait_seconds, error = %text,

@@ -172,7 +172,7 @@ impl Simulation {
             Step::Refused(_) => {
                 run.refused += 1;
                 self.tell(load, Outcome::Throttled);
-                // as `Backoff::transient` waits
+                // as `Backoff::busy` waits
                 let ceiling = (0.2 * f64::from(2_u32.saturating_pow(load.refusals))).min(20.0);
                 let again = self.now + ceiling * self.random.f64();
                 self.loads[index] =
