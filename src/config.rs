@@ -48,7 +48,7 @@ use problem::{Checks, quote};
 /// The least memory for events.
 pub const MIN_MEMORY_BYTES: usize = 16 << 20;
 
-/// The most memory for events: what a semaphore of the budget can count.
+/// The most memory for events: far more than writers can use.
 pub const MAX_MEMORY_BYTES: usize = u32::MAX as usize;
 
 /// All that `run` needs to know.
