@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::check;
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::decode::trial;
 use crate::keyed::Keyed;
@@ -36,6 +37,10 @@ enum Command {
     /// What the outside world can mend (a server away, a table missing, a right not yet granted) does not end it: it is
     /// not ready, says why on /readyz and in the log, and tries again.
     Run(ConfigArgs),
+    /// Look whether everything is there that `run` would need, and print a line for each finding
+    ///
+    /// Nothing is created or changed. Exit code 1 where something would keep `run` from working.
+    Check(ConfigArgs),
     /// Print the CREATE TABLE statements for the tables of the configuration, and for those that the sink keeps its own
     Ddl(ConfigArgs),
     /// See and change how the streams of pipelines in exactly_once are divided
@@ -68,6 +73,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match cli.command {
         Command::Run(args) => run_command(&args),
+        Command::Check(args) => check_command(&args),
         Command::Ddl(args) => ddl(&args),
         Command::Partitions(args) => partitions(&args),
         Command::TryDecode => trial::main(),
@@ -86,7 +92,11 @@ fn run_command(args: &ConfigArgs) -> ExitCode {
     if let Err(error) = telemetry::init(&config.log) {
         return output::usage(&format!("log: {error}"));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = run::runtime_threads() {
+        builder.worker_threads(threads);
+    }
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
     };
@@ -98,6 +108,24 @@ fn run_command(args: &ConfigArgs) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::fail(&format!("{error:#}")),
+    }
+}
+
+fn check_command(args: &ConfigArgs) -> ExitCode {
+    let (config, planned) = match load(args) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if let Err(error) = telemetry::init(&config.log) {
+        return output::usage(&format!("log: {error}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(check::check(&config, &planned)) {
+        true => ExitCode::SUCCESS,
+        false => output::fail("not everything that `run` needs is there"),
     }
 }
 

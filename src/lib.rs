@@ -41,6 +41,7 @@ pub mod http;
 mod output;
 pub mod run;
 mod operate;
+mod check;
 #[cfg(feature = "local-stack")]
 pub mod demo;
 pub mod cli;

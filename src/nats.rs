@@ -15,6 +15,7 @@ use crate::metrics;
 mod answers;
 pub mod charge;
 pub mod consumer;
+pub mod coverage;
 pub mod dead_letter;
 pub mod gate;
 pub mod intake;

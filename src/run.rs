@@ -73,6 +73,11 @@ fn batch_bytes(planned: &[Planned]) -> usize {
     planned.iter().map(of).sum()
 }
 
+/// What `memory` leaves for events.
+pub(crate) fn event_bytes(config: &Config, planned: &[Planned]) -> usize {
+    config.memory_bytes().saturating_sub(batch_bytes(planned))
+}
+
 /// Whether `memory` leaves enough for events beside the batches themselves.
 ///
 /// # Errors
@@ -106,8 +111,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
         async move { http::serve(listener, board, recorder, async move { http_stop.stopping().await }).await }
     });
 
-    let bytes = config.memory_bytes().saturating_sub(batch_bytes(&planned));
-    let budgets = Budget::divide(bytes, planned.len());
+    let budgets = Budget::divide(event_bytes(&config, &planned), planned.len());
     let config = Arc::new(config);
     let pools = Pool::divide(config.sql.clone(), planned.len())?;
     let decode_pool = DecodePool::new(decode_threads())?;
@@ -165,6 +169,18 @@ async fn observe(budget: Option<Budget>, board: StatusBoard) {
 
 /// How long the last messages may take.
 const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// Threads that move data between the sockets: half as many as there are processors, and one at least. The other half is left to
+/// the threads that decode. With one for each processor the tasks of a flow wake each other across threads, which took a
+/// sixth more processor time and moved no more events, and two fifths more with four workers (docs/adr/0015).
+/// `None` where `TOKIO_WORKER_THREADS` says how many.
+pub(crate) fn runtime_threads() -> Option<usize> {
+    let half = |cores: std::num::NonZero<usize>| (cores.get() / 2).max(1);
+    match std::env::var_os("TOKIO_WORKER_THREADS") {
+        Some(_) => None,
+        None => Some(std::thread::available_parallelism().map_or(1, half)),
+    }
+}
 
 /// One thread for each processor, and one more than none where a decode never ends.
 fn decode_threads() -> usize {

@@ -44,6 +44,7 @@ const ORDER: &[&str] = &[
     "output",
     "run",
     "operate",
+    "check",
     // `cli` hands its commands to `demo`, and only that way round
     "demo",
     "cli",

@@ -68,10 +68,7 @@ pub struct Kept {
 pub async fn prepare(session: &mut Session, create: bool) -> Result<()> {
     if !are_there(session).await? {
         if !create {
-            return Err(shape(
-                "the tables of the schema nats_sql_sink are missing, or the user may not see them: create them \
-                 (`nats-sql-sink ddl` prints how), or set create_table = true",
-            ));
+            return Err(missing());
         }
         tracing::info!("creating the tables of the schema nats_sql_sink");
         for statement in state::create_state() {
@@ -88,7 +85,20 @@ pub async fn prepare(session: &mut Session, create: bool) -> Result<()> {
 /// "There is already an object named …", which CREATE SCHEMA says with 2759 after it.
 const ALREADY_THERE: [u32; 2] = [2714, 2759];
 
-async fn are_there(session: &mut Session) -> Result<bool> {
+/// What to do where the sink's own tables are missing and may not be created.
+pub fn missing() -> Error {
+    shape(
+        "the tables of the schema nats_sql_sink are missing, or the user may not see them: create them \
+         (`nats-sql-sink ddl` prints how), or set create_table = true",
+    )
+}
+
+/// Whether the sink's own tables are there.
+///
+/// # Errors
+///
+/// The server's, and the connection's.
+pub async fn are_there(session: &mut Session) -> Result<bool> {
     let rows = query(session, state::COUNT_STATE).await.map_err(failed)?;
     let count = rows.first().map(|row| number::<i32>(row, "tables")).transpose()?;
     Ok(count == Some(state::STATE_TABLES))

@@ -109,6 +109,15 @@ impl Way {
     }
 }
 
+/// Whether there is a table of this name that the user may see.
+///
+/// # Errors
+///
+/// The server's, and the connection's.
+pub async fn exists(session: &mut Session, table: &TableName) -> Result<bool> {
+    Ok(catalogue::object_id(session, table).await?.is_some())
+}
+
 /// Reads the table's shape, creating the table first where `create` allows it and there is none. Rows are written as `way`
 /// says.
 ///
@@ -128,7 +137,7 @@ pub async fn prepare(
         Way::Append | Way::AppendOnce => None,
     };
     let failed = |error| Error::sql(Phase::Target, error);
-    if catalogue::object_id(session, table).await?.is_none() {
+    if !exists(session, table).await? {
         if !create {
             return Err(misfit(format!(
                 "the table {table} does not exist, or the user may not see it: create it \

@@ -2,7 +2,7 @@
 
 mod settings;
 
-use async_nats::jetstream::consumer::{Info, PullConsumer, pull};
+use async_nats::jetstream::consumer::{Config, Info, IntoConsumerConfig, PullConsumer, pull};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{ConsumerUpdateErrorKind, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
@@ -33,6 +33,22 @@ pub async fn stream(jetstream: &Context, name: &str, phase: Phase) -> Result<Str
     })
 }
 
+/// What is to be done about a pipeline's consumer.
+enum Plan {
+    Create,
+    Update(Box<pull::Config>),
+    Keep(Box<Config>),
+}
+
+/// What [`ensure`] would do.
+#[derive(Debug)]
+pub struct Looked {
+    /// In words.
+    pub would: &'static str,
+    /// What is not as it should be, and may be meant so.
+    pub warnings: Vec<String>,
+}
+
 /// Finds the pipeline's consumer; creates it, or brings it in line with the configuration, where it is ours to manage.
 ///
 /// # Errors
@@ -41,44 +57,68 @@ pub async fn stream(jetstream: &Context, name: &str, phase: Phase) -> Result<Str
 /// exists and it is not ours to make.
 pub async fn ensure(stream: &Stream, pipeline: &PipelineConfig) -> Result<PullConsumer> {
     let what = format!("consumer {:?}", pipeline.durable);
-    let refuse = |text: String| Err(Error::new(Phase::Nats, ErrorKind::StreamSetup, text));
-    let consumer = match find(stream, pipeline, &what).await? {
-        None if !pipeline.manage_consumer => {
-            return refuse(format!(
-                "the {what} does not exist: create it, or write `manage_consumer = true`"
-            ));
-        }
-        None => {
+    let consumer = match plan(stream, pipeline, &what).await? {
+        Plan::Create => {
             tracing::info!(pipeline = %pipeline.name, durable = %pipeline.durable, "creating the consumer");
             let created = stream.create_consumer(settings::wanted(pipeline)).await;
             created.map_err(|error| consumer_error(&what, &error, error.kind()))?
         }
-        Some(info) => {
-            if let Some(conflict) = settings::conflict(&info.config) {
-                return refuse(format!(
-                    "the {what} exists and {conflict}: delete it, or choose another `durable`"
-                ));
-            }
-            match settings::brought_in_line(&info.config, pipeline) {
-                Some(config) if pipeline.manage_consumer => update(stream, pipeline, config, &what).await?,
-                _ => look_up(stream, pipeline, &what).await?,
-            }
-        }
+        Plan::Update(config) => update(stream, pipeline, *config, &what).await?,
+        Plan::Keep(_) => look_up(stream, pipeline, &what).await?,
     };
-    let config = &consumer.cached_info().config;
-    if !pipeline.manage_consumer {
-        let refusals = settings::refusals(config, pipeline);
-        if !refusals.is_empty() {
-            return refuse(format!(
-                "the {what} is not ours to change (`manage_consumer = false`): {}",
-                refusals.join("; ")
-            ));
-        }
-    }
-    for warning in settings::warnings(config) {
+    for warning in settings::warnings(&consumer.cached_info().config) {
         tracing::warn!(pipeline = %pipeline.name, durable = %pipeline.durable, "consumer: {warning}");
     }
     Ok(consumer)
+}
+
+/// Tells what [`ensure`] would do, and does nothing.
+///
+/// # Errors
+///
+/// As of [`ensure`].
+pub async fn look(stream: &Stream, pipeline: &PipelineConfig) -> Result<Looked> {
+    let what = format!("consumer {:?}", pipeline.durable);
+    let (would, config) = match plan(stream, pipeline, &what).await? {
+        Plan::Create => {
+            ("does not exist, a worker makes it", settings::wanted(pipeline).into_consumer_config())
+        }
+        Plan::Update(config) => {
+            ("exists, a worker brings it in line with the configuration", config.into_consumer_config())
+        }
+        Plan::Keep(config) => ("exists, as it must be", *config),
+    };
+    Ok(Looked { would, warnings: settings::warnings(&config) })
+}
+
+async fn plan(stream: &Stream, pipeline: &PipelineConfig, what: &str) -> Result<Plan> {
+    let refuse = |text: String| Err(Error::new(Phase::Nats, ErrorKind::StreamSetup, text));
+    let config = match find(stream, pipeline, what).await? {
+        Some(info) => info.config,
+        None if pipeline.manage_consumer => return Ok(Plan::Create),
+        None => {
+            return refuse(format!(
+                "the {what} does not exist: create it, or write `manage_consumer = true`"
+            ));
+        }
+    };
+    if let Some(conflict) = settings::conflict(&config) {
+        return refuse(format!("the {what} exists and {conflict}: delete it, or choose another `durable`"));
+    }
+    if pipeline.manage_consumer {
+        return Ok(match settings::brought_in_line(&config, pipeline) {
+            Some(config) => Plan::Update(Box::new(config)),
+            None => Plan::Keep(Box::new(config)),
+        });
+    }
+    let refusals = settings::refusals(&config, pipeline);
+    if !refusals.is_empty() {
+        return refuse(format!(
+            "the {what} is not ours to change (`manage_consumer = false`): {}",
+            refusals.join("; ")
+        ));
+    }
+    Ok(Plan::Keep(Box::new(config)))
 }
 
 async fn find(stream: &Stream, pipeline: &PipelineConfig, what: &str) -> Result<Option<Info>> {

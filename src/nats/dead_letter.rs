@@ -70,6 +70,25 @@ impl DeadLetters {
         pipeline: &PipelineConfig,
         source: &async_nats::jetstream::stream::Info,
     ) -> Result<Self> {
+        let (letters, warnings) = Self::look(jetstream, pipeline, source).await?;
+        for warning in warnings {
+            tracing::warn!(
+                pipeline = %pipeline.name, stream = %letters.target.stream, "dead-letter stream: {warning}"
+            );
+        }
+        Ok(letters)
+    }
+
+    /// As [`DeadLetters::prepare`], with what may remove letters, for the caller to say.
+    ///
+    /// # Errors
+    ///
+    /// As of [`DeadLetters::prepare`].
+    pub async fn look(
+        jetstream: Context,
+        pipeline: &PipelineConfig,
+        source: &async_nats::jetstream::stream::Info,
+    ) -> Result<(Self, Vec<String>)> {
         let target = pipeline.dead_letter.clone();
         let stream = consumer::stream(&jetstream, &target.stream, Phase::DeadLetter).await?;
         let info = stream.cached_info();
@@ -83,16 +102,15 @@ impl DeadLetters {
                 format!("the dead-letter stream {:?} {refusal}", target.stream),
             ));
         }
-        for warning in stream::warnings(&info.config) {
-            tracing::warn!(pipeline = %pipeline.name, stream = %target.stream, "dead-letter stream: {warning}");
-        }
-        Ok(Self {
+        let warnings = stream::warnings(&info.config);
+        let letters = Self {
             jetstream,
             pipeline: Arc::from(pipeline.name.as_str()),
             max_message_bytes: usize::try_from(info.config.max_message_size).ok().filter(|most| *most > 0),
             target,
             source,
-        })
+        };
+        Ok((letters, warnings))
     }
 
     /// Publishes the rejected events, and returns when the stream has confirmed every one.

@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull::Config as PullConfig;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
-use async_nats::jetstream::stream::{RetentionPolicy, Stream};
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self};
 use tokio::sync::Semaphore;
 
 use super::Pipeline;
-use crate::config::Layout;
-use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::error::{ErrorKind, Phase, Result};
 use crate::mssql::connect::Connector;
 use crate::mssql::leases;
 use crate::mssql::progress::{self, Position};
 use crate::nats::consumer;
+use crate::nats::coverage;
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
 use crate::nats::reader::Gaps;
@@ -68,13 +66,7 @@ impl Pipeline {
         let jetstream = jetstream::new(self.shared.client.clone());
         let stream = consumer::stream(&jetstream, &self.config.stream, Phase::Nats).await?;
         let info = stream.cached_info().clone();
-        if info.config.retention != RetentionPolicy::Limits {
-            return Err(setup(format!(
-                "the stream {:?} keeps events only until they are acknowledged, and exactly_once acknowledges none: it \
-                 needs a stream with limits retention",
-                self.config.stream
-            )));
-        }
+        coverage::refuse_other_retention(&info)?;
         if info.config.max_messages_per_subject > 0 {
             tracing::warn!(
                 pipeline = %name, max_messages_per_subject = info.config.max_messages_per_subject,
@@ -83,7 +75,7 @@ impl Pipeline {
             );
         }
         let layout = self.config.layout();
-        self.check_coverage(&stream, &layout).await?;
+        coverage::check(&stream, &self.config, &layout).await?;
         let dead_letters = DeadLetters::prepare(jetstream, &self.config, &info).await?;
         let stream_created = i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
         let position = Position {
@@ -128,7 +120,7 @@ impl Pipeline {
         let mut _said = None;
         loop {
             tokio::time::sleep(COVERAGE).await;
-            match self.check_coverage(stream, &layout).await {
+            match coverage::check(stream, &self.config, &layout).await {
                 Ok(()) => _said = None,
                 Err(error) if error.kind == ErrorKind::StreamSetup => {
                     let text = telemetry::describe(&error);
@@ -142,60 +134,4 @@ impl Pipeline {
             }
         }
     }
-
-    /// Counts the events of the stream that no partition would read: an event that nobody reads would be missing in the
-    /// table without a trace.
-    async fn check_coverage(&self, stream: &Stream, layout: &Layout) -> Result<()> {
-        if self.config.partitions.as_ref().is_none_or(|partitions| partitions.count.is_none()) {
-            // lists are held against `subjects` when the configuration is read
-            return Ok(());
-        }
-        let all = matching(stream, &self.config.subjects).await?;
-        let filters: Vec<String> = layout.partitions.iter().flatten().cloned().collect();
-        let covered = matching(stream, &filters).await?;
-        if covered < all {
-            return Err(setup(format!(
-                "{} events of the stream {:?} are in none of the {} partitions: `partitions.count` and \
-                 `partitions.subject` must follow the stream's subject transform",
-                all - covered,
-                self.config.stream,
-                layout.partitions.len()
-            )));
-        }
-        Ok(())
-    }
-}
-
-/// How many events of the stream these filters match.
-async fn matching(stream: &Stream, filters: &[String]) -> Result<u64> {
-    let mut config = PullConfig {
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::None,
-        memory_storage: true,
-        num_replicas: 1,
-        inactive_threshold: Duration::from_secs(5),
-        ..PullConfig::default()
-    };
-    match filters {
-        [filter] => config.filter_subject.clone_from(filter),
-        filters => config.filter_subjects = filters.to_vec(),
-    }
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::new(
-            Phase::Nats,
-            ErrorKind::NatsUnavailable,
-            format!("counting the events of partitions: {error}"),
-        )
-    };
-    let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
-    let info = consumer.cached_info();
-    // Where it stays, the server removes it by itself.
-    if let Err(error) = stream.delete_consumer(&info.name).await {
-        tracing::debug!(%error, "a consumer that counted is not deleted");
-    }
-    Ok(info.num_pending)
-}
-
-fn setup(message: String) -> Error {
-    Error::new(Phase::Nats, ErrorKind::StreamSetup, message)
 }

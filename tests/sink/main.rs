@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod bad_rows;
+mod check;
 mod columnstore;
 mod consumer;
 mod crash;
