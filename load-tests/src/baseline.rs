@@ -2,6 +2,7 @@
 //! is measured beside that.
 
 use anyhow::Context as _;
+use arrow::array::RecordBatch;
 use test_bench::say;
 
 mod decode;
@@ -111,8 +112,8 @@ pub(crate) async fn run(stand: &Stand, scenario: &Scenario, title: &str) -> anyh
     }
     let json = decode::arrow_json(SOME, ROUNDS).await?;
     baselines.add("decode_arrow_json_one_core", None, json);
-    decode_and_load(&mut baselines, stand, scenario).await?;
-    let plain = load::tiberius(stand, SOME, ROUNDS).await?;
+    let rows = decode_and_load(&mut baselines, stand, scenario).await?;
+    let plain = load::tiberius(stand, &scenario.events, &rows, ROUNDS).await?;
     baselines.add("load_tiberius_one_connection", Some("load_tiberius_cpu_seconds_per_million"), plain);
     let figures = crate::measured::with_expected(&baselines.values(), scenario);
     Ok(Run { title: title.to_owned(), figures, samples: Vec::new(), marks: Vec::new() })
@@ -122,13 +123,13 @@ async fn decode_and_load(
     baselines: &mut Baselines,
     stand: &Stand,
     scenario: &Scenario,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<RecordBatch> {
     let (decoded, rows) = decode::ours(&scenario.events, SOME, ROUNDS).await?;
     baselines.add("decode_one_core", Some("decode_cpu_seconds_per_million"), decoded);
-    let loaded = load::ours(stand, &scenario.events, rows, ROUNDS).await;
+    let loaded = load::ours(stand, &scenario.events, &rows, ROUNDS).await;
     let loaded = loaded.context("loading ready record batches")?;
     baselines.add("load_one_connection", Some("load_cpu_seconds_per_million"), loaded);
-    Ok(())
+    Ok(rows)
 }
 
 #[cfg(test)]

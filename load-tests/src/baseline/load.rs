@@ -5,21 +5,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use arrow::array::RecordBatch;
 use nats_sql_sink::config::SqlConfig;
-use nats_sql_sink::mssql::bulk::Deadlines;
+use nats_sql_sink::mssql::bulk::{Cells, Deadlines};
 use nats_sql_sink::mssql::commit::{self, Commit, Rows};
 use nats_sql_sink::mssql::connect::{Connector, Pool, Session};
 use nats_sql_sink::mssql::target::{self, Way};
 use nats_sql_sink::schema::Schema;
 use nats_sql_sink::sql_name::TableName;
-use tiberius::numeric::Numeric;
-use tiberius::time::{Date, DateTime2, Time};
-use tiberius::{ColumnData, TokenRow, Uuid};
+use tiberius::TokenRow;
 
 use super::Alone;
 use crate::figures::median;
 use crate::machine;
 use crate::model;
-use crate::scenario::{EventsSettings, Shape};
+use crate::scenario::EventsSettings;
 use crate::stand::Stand;
 
 /// A table of its own, so that what the sink writes is counted apart.
@@ -31,7 +29,7 @@ const DEADLINES: Deadlines =
 pub(super) async fn ours(
     stand: &Stand,
     settings: &EventsSettings,
-    rows: RecordBatch,
+    rows: &RecordBatch,
     rounds: usize,
 ) -> anyhow::Result<Alone> {
     let schema = Schema::parse(&settings.shape.schema())?;
@@ -50,7 +48,7 @@ pub(super) async fn ours(
         let batch = Rows {
             target: &target,
             schema: &schema,
-            parts: std::slice::from_ref(&rows),
+            parts: std::slice::from_ref(rows),
             deadlines: DEADLINES,
         };
         let commit = Commit::default();
@@ -64,45 +62,36 @@ pub(super) async fn ours(
     middle(&alone)
 }
 
-/// A loop that sends rows which are ready, of the demo's columns, in a transaction that is the statement's own.
-pub(super) async fn tiberius(stand: &Stand, count: usize, rounds: usize) -> anyhow::Result<Alone> {
-    let schema = Schema::parse(&Shape::Telemetry.schema())?;
+/// A plain loop over the driver that sends the same rows, ready before its time begins, in a transaction that is the
+/// statement's own.
+pub(super) async fn tiberius(
+    stand: &Stand,
+    settings: &EventsSettings,
+    rows: &RecordBatch,
+    rounds: usize,
+) -> anyhow::Result<Alone> {
+    let schema = Schema::parse(&settings.shape.schema())?;
     let mut session: Session = Box::pin(Connector::new(config(stand)?).open()).await?;
     let table = TableName::try_from(TABLE.to_owned()).map_err(|error| anyhow::anyhow!("{error}"))?;
-    target::prepare(&mut session, &table, &schema, true, &Way::Append).await?;
-    let rows: Vec<TokenRow<'static>> = (0..count).map(telemetry_row).collect();
+    let target = target::prepare(&mut session, &table, &schema, true, &Way::Append).await?;
+    let cells = Cells::new(&target, &schema, rows)?;
+    let ready: Vec<TokenRow<'_>> = (0..rows.num_rows()).map(|row| cells.row(row)).collect();
     let mut alone = Vec::new();
     for _ in 0..rounds {
-        let ready = rows.clone();
+        let sent = ready.clone();
         let sending = async {
             let mut request = session.bulk_insert(TABLE).await?;
-            for row in ready {
+            for row in sent {
                 request.send(row).await?;
             }
             let counted = request.finalize().await?.total();
-            ensure!(counted == count as u64, "the server counted {counted} rows");
+            ensure!(counted == ready.len() as u64, "the server counted {counted} rows");
             Ok(())
         };
-        alone.push(measure(stand, count as u64, sending).await?);
+        alone.push(measure(stand, ready.len() as u64, sending).await?);
     }
     remove(stand).await?;
     middle(&alone)
-}
-
-fn telemetry_row(number: usize) -> TokenRow<'static> {
-    let sequence = i64::try_from(number).unwrap_or(i64::MAX);
-    let mut row = TokenRow::new();
-    row.push(ColumnData::Guid(Some(Uuid::from_u128(number as u128 + (1 << 100)))));
-    row.push(ColumnData::String(Some(format!("device-{:04}", number % 5_000).into())));
-    row.push(ColumnData::String(Some("rotterdam".into())));
-    row.push(ColumnData::I64(Some(sequence)));
-    row.push(ColumnData::F64(Some(21.25)));
-    row.push(ColumnData::Numeric(Some(Numeric::new_with_scale(4_725, 2))));
-    row.push(ColumnData::Bit(Some(true)));
-    row.push(ColumnData::DateTime2(Some(DateTime2::new(Date::new(738_000), Time::new(3_600_000, 3)))));
-    row.push(ColumnData::String(None));
-    row.push(ColumnData::I64(Some(sequence)));
-    row
 }
 
 /// Time and processor time of one load: this process', the SQL server's and PostgreSQL's.

@@ -19,7 +19,7 @@ pub(crate) struct SinkSettings {
     pub(crate) writers: Writers,
     pub(crate) memory: String,
     pub(crate) ack_wait: String,
-    /// Threads of tokio's runtime; one a core where none are given. The threads that decode follow the cores.
+    /// Threads of tokio's runtime; half the cores where none are given. The threads that decode follow the cores.
     pub(crate) tokio_threads: Option<u64>,
 }
 
