@@ -22,6 +22,9 @@ const SOME: usize = 102_400;
 /// How often they are.
 const ROUNDS: usize = 5;
 
+/// How often rows are loaded each way where two ways are compared: a load takes less than 100 ms.
+const TURNS: usize = 15;
+
 /// How fast one stage is alone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Alone {
@@ -93,7 +96,10 @@ pub(crate) async fn beside(stand: &Stand, scenario: &Scenario) -> anyhow::Result
         let alone = drain::measure(stand, way, scenario.publish.waiting).await?;
         baselines.add(way.rate, Some(way.costs), alone);
     }
-    decode_and_load(&mut baselines, stand, scenario).await?;
+    let rows = decode(&mut baselines, scenario).await?;
+    let loads = load::Loads::prepare(stand, &scenario.events, &rows).await?;
+    let loaded = loads.ours(ROUNDS).await.context("loading ready record batches")?;
+    baselines.add("load_one_connection", Some("load_cpu_seconds_per_million"), loaded);
     Ok(baselines)
 }
 
@@ -112,23 +118,18 @@ pub(crate) async fn run(stand: &Stand, scenario: &Scenario, title: &str) -> anyh
     }
     let json = decode::arrow_json(SOME, ROUNDS).await?;
     baselines.add("decode_arrow_json_one_core", None, json);
-    let rows = decode_and_load(&mut baselines, stand, scenario).await?;
-    let plain = load::tiberius(stand, &scenario.events, &rows, ROUNDS).await?;
+    let rows = decode(&mut baselines, scenario).await?;
+    let loads = load::Loads::prepare(stand, &scenario.events, &rows).await?;
+    let (ours, plain) = loads.by_turns(TURNS).await.context("loading ready record batches")?;
+    baselines.add("load_one_connection", Some("load_cpu_seconds_per_million"), ours);
     baselines.add("load_tiberius_one_connection", Some("load_tiberius_cpu_seconds_per_million"), plain);
     let figures = crate::measured::with_expected(&baselines.values(), scenario);
     Ok(Run { title: title.to_owned(), figures, samples: Vec::new(), marks: Vec::new() })
 }
 
-async fn decode_and_load(
-    baselines: &mut Baselines,
-    stand: &Stand,
-    scenario: &Scenario,
-) -> anyhow::Result<RecordBatch> {
+async fn decode(baselines: &mut Baselines, scenario: &Scenario) -> anyhow::Result<RecordBatch> {
     let (decoded, rows) = decode::ours(&scenario.events, SOME, ROUNDS).await?;
     baselines.add("decode_one_core", Some("decode_cpu_seconds_per_million"), decoded);
-    let loaded = load::ours(stand, &scenario.events, &rows, ROUNDS).await;
-    let loaded = loaded.context("loading ready record batches")?;
-    baselines.add("load_one_connection", Some("load_cpu_seconds_per_million"), loaded);
     Ok(rows)
 }
 

@@ -8,7 +8,7 @@ use nats_sql_sink::config::SqlConfig;
 use nats_sql_sink::mssql::bulk::{Cells, Deadlines};
 use nats_sql_sink::mssql::commit::{self, Commit, Rows};
 use nats_sql_sink::mssql::connect::{Connector, Pool, Session};
-use nats_sql_sink::mssql::target::{self, Way};
+use nats_sql_sink::mssql::target::{self, Target, Way};
 use nats_sql_sink::schema::Schema;
 use nats_sql_sink::sql_name::TableName;
 use tiberius::TokenRow;
@@ -25,30 +25,62 @@ const TABLE: &str = "dbo.load_test_baseline";
 const DEADLINES: Deadlines =
     Deadlines { statement: Duration::from_secs(120), commit: Duration::from_secs(120) };
 
-/// The sink's writer: a transaction a batch, as it runs otherwise.
-pub(super) async fn ours(
-    stand: &Stand,
-    settings: &EventsSettings,
-    rows: &RecordBatch,
-    rounds: usize,
-) -> anyhow::Result<Alone> {
-    let schema = Schema::parse(&settings.shape.schema())?;
-    let config = config(stand)?;
-    let target = {
+/// Ready rows and where they go, over one connection for each way.
+pub(super) struct Loads<'a> {
+    stand: &'a Stand,
+    rows: &'a RecordBatch,
+    schema: Schema,
+    target: Target,
+    pool: Pool,
+    session: Session,
+}
+
+impl<'a> Loads<'a> {
+    /// Makes the table, and connects.
+    pub(super) async fn prepare(
+        stand: &'a Stand,
+        settings: &EventsSettings,
+        rows: &'a RecordBatch,
+    ) -> anyhow::Result<Self> {
+        let schema = Schema::parse(&settings.shape.schema())?;
+        let config = config(stand)?;
         let mut session = Box::pin(Connector::new(config.clone()).open()).await?;
         let table = TableName::try_from(TABLE.to_owned()).map_err(|error| anyhow::anyhow!("{error}"))?;
-        target::prepare(&mut session, &table, &schema, true, &Way::Append).await?
-    };
-    let pool = Pool::new(config)?;
-    // the pool keeps the connection that was made
-    pool.get().await?.give_back();
-    let mut alone = Vec::new();
-    for _ in 0..rounds {
-        let session = pool.get().await?;
+        let target = target::prepare(&mut session, &table, &schema, true, &Way::Append).await?;
+        let pool = Pool::new(config)?;
+        // the pool keeps the connection that was made
+        pool.get().await?.give_back();
+        Ok(Self { stand, rows, schema, target, pool, session })
+    }
+
+    /// The sink's writer alone, so many times.
+    pub(super) async fn ours(self, rounds: usize) -> anyhow::Result<Alone> {
+        let mut alone = Vec::new();
+        for _ in 0..rounds {
+            alone.push(self.our_round().await?);
+        }
+        remove(self.stand).await?;
+        middle(&alone)
+    }
+
+    /// The sink's writer and the plain loop by turns, so many times each, so that a busy moment of the machine meets both.
+    pub(super) async fn by_turns(mut self, rounds: usize) -> anyhow::Result<(Alone, Alone)> {
+        let (mut ours, mut plain) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            ours.push(self.our_round().await?);
+            plain.push(self.plain_round().await?);
+        }
+        remove(self.stand).await?;
+        Ok((middle(&ours)?, middle(&plain)?))
+    }
+
+    /// The sink's writer: a transaction a batch, as it runs otherwise.
+    async fn our_round(&self) -> anyhow::Result<Alone> {
+        let session = self.pool.get().await?;
         let batch = Rows {
-            target: &target,
-            schema: &schema,
-            parts: std::slice::from_ref(rows),
+            target: &self.target,
+            schema: &self.schema,
+            parts: std::slice::from_ref(self.rows),
             deadlines: DEADLINES,
         };
         let commit = Commit::default();
@@ -56,42 +88,27 @@ pub(super) async fn ours(
             Box::pin(commit::write(session, batch, &commit)).await?;
             Ok(())
         };
-        alone.push(measure(stand, rows.num_rows() as u64, writing).await?);
+        measure(self.stand, self.rows.num_rows() as u64, writing).await
     }
-    remove(stand).await?;
-    middle(&alone)
-}
 
-/// A plain loop over the driver that sends the same rows, ready before its time begins, in a transaction that is the
-/// statement's own.
-pub(super) async fn tiberius(
-    stand: &Stand,
-    settings: &EventsSettings,
-    rows: &RecordBatch,
-    rounds: usize,
-) -> anyhow::Result<Alone> {
-    let schema = Schema::parse(&settings.shape.schema())?;
-    let mut session: Session = Box::pin(Connector::new(config(stand)?).open()).await?;
-    let table = TableName::try_from(TABLE.to_owned()).map_err(|error| anyhow::anyhow!("{error}"))?;
-    let target = target::prepare(&mut session, &table, &schema, true, &Way::Append).await?;
-    let cells = Cells::new(&target, &schema, rows)?;
-    let ready: Vec<TokenRow<'_>> = (0..rows.num_rows()).map(|row| cells.row(row)).collect();
-    let mut alone = Vec::new();
-    for _ in 0..rounds {
-        let sent = ready.clone();
+    /// A plain loop over the driver that sends the same rows, ready before its time begins, in a transaction that is the
+    /// statement's own.
+    async fn plain_round(&mut self) -> anyhow::Result<Alone> {
+        let count = self.rows.num_rows();
+        let cells = Cells::new(&self.target, &self.schema, self.rows)?;
+        let ready: Vec<TokenRow<'_>> = (0..count).map(|row| cells.row(row)).collect();
+        let session = &mut self.session;
         let sending = async {
             let mut request = session.bulk_insert(TABLE).await?;
-            for row in sent {
+            for row in ready {
                 request.send(row).await?;
             }
             let counted = request.finalize().await?.total();
-            ensure!(counted == ready.len() as u64, "the server counted {counted} rows");
+            ensure!(counted == count as u64, "the server counted {counted} rows");
             Ok(())
         };
-        alone.push(measure(stand, ready.len() as u64, sending).await?);
+        measure(self.stand, count as u64, sending).await
     }
-    remove(stand).await?;
-    middle(&alone)
 }
 
 /// Time and processor time of one load: this process', the SQL server's and PostgreSQL's.

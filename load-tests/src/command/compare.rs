@@ -36,9 +36,6 @@ pub(crate) struct CompareArgs {
     /// Put the SQL server so far away, as 5ms
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     round_trip: Option<Duration>,
-    /// `batch.max_age` of the sink: it is not told how many events there are, so its last batch waits for so long
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "250ms")]
-    max_age: Duration,
     /// Who takes part
     #[arg(
         long, value_enum, value_name = "NAME", value_delimiter = ',',
@@ -138,10 +135,7 @@ fn scenario(args: &CompareArgs) -> anyhow::Result<(Scenario, Duration)> {
         table: TableKind::Heap,
         events: EventsSettings::default(),
         publish: Publish { waiting: events, steady: None, burst: None, fastest: None },
-        sink: SinkSettings {
-            max_age: humantime::format_duration(args.max_age).to_string(),
-            ..SinkSettings::default()
-        },
+        sink: SinkSettings::default(),
         fault: fault.into_iter().collect(),
         expect: BTreeMap::new(),
     };
