@@ -20,7 +20,7 @@ INPUTS ?= 10000000
 CHAOS_SEED := $(SEED)
 SEED ?= 1
 
-.PHONY: help demo test test-outage test-clients test-peers test-faults fault-programs chaos load-test compare micro bench-stand-in fuzz lint fmt clean tools clients peers needs
+.PHONY: help demo test test-outage test-canaries test-clients test-peers test-faults fault-programs chaos load-test compare micro bench-stand-in fuzz lint fmt clean tools clients peers needs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -39,6 +39,9 @@ test: tools clients ## every test, against a real nats-server and a real Postgre
 
 test-outage: tools ## the database away for 5 minutes, with a backlog of 1,000,000 events
 	cargo test --locked --test sink -- --ignored --exact --nocapture outage::long_an_outage_of_five_minutes_redelivers_nothing
+
+test-canaries: tools ## no secret and no row in what workers log at the loudest, in metrics or dead letters: every test of the sink
+	NATS_SQL_SINK_TEST_CANARIES=1 cargo test --locked --test sink
 
 test-clients: tools clients ## SQL clients that others wrote, against the local stack's SQL server: a matrix
 	@python3 scripts/tools.py node

@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterFn, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::disposition;
 use crate::error::Error;
@@ -19,11 +21,12 @@ pub const NO_COLOR_VARIABLE: &str = "NO_COLOR";
 pub const DEFAULT_FILTER: &str = "info";
 
 /// Crates that say more than an operator wants, and what they may say unless a filter names them.
-///
-/// tiberius may say nothing: it logs each error of the server with the server's text, which can quote a row's values,
-/// and at `trace` it writes out what it sends, which is rows. Its errors are logged by us, masked.
-const QUIETED: [(&str, &str); 4] =
-    [("tiberius", "off"), ("async_nats", "warn"), ("hyper", "info"), ("hyper_util", "info")];
+const QUIETED: [(&str, &str); 3] = [("async_nats", "warn"), ("hyper", "info"), ("hyper_util", "info")];
+
+/// Who may say nothing, whatever a filter says. tiberius logs each error of the server with the server's text, which can
+/// quote a row's values, and at `trace` it writes out what it sends, which is rows and the login; its errors are logged by
+/// us, masked. The connection of async-nats writes out at `trace` what it reads and sends, events and credentials among it.
+const SILENCED: [&str; 2] = ["tiberius", "async_nats::connection"];
 
 /// How a line of the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -93,10 +96,22 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
         .with_writer(std::io::stderr)
         .with_ansi(config.format == LogFormat::Text && !no_color && std::io::stderr().is_terminal());
     let started = match config.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(lines.finish()),
-        LogFormat::Json => tracing::subscriber::set_global_default(lines.json().flatten_event(true).finish()),
+        LogFormat::Text => tracing::subscriber::set_global_default(lines.finish().with(silence())),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            tracing::subscriber::set_global_default(lines.finish().with(silence()))
+        }
     };
     started.map_err(|_already| TelemetryError::AlreadyStarted)
+}
+
+/// Beside the filter and not in it: a directive for a span would let through what happens within it, of all crates.
+fn silence() -> FilterFn {
+    fn is_silenced(target: &str) -> bool {
+        let is_of = |rest: &str| rest.is_empty() || rest.starts_with("::");
+        SILENCED.iter().any(|module| target.strip_prefix(module).is_some_and(is_of))
+    }
+    filter_fn(|event| !is_silenced(event.target()))
 }
 
 /// Whether [`init`] would understand `filter`; if not, why.
@@ -329,11 +344,47 @@ mod tests {
 
     #[test]
     fn chatty_crates_are_lowered_unless_they_are_named() {
-        assert_eq!(with_quieted("trace"), "tiberius=off,async_nats=warn,hyper=info,hyper_util=info,trace");
+        assert_eq!(with_quieted("trace"), "async_nats=warn,hyper=info,hyper_util=info,trace");
         assert_eq!(
-            with_quieted("info, tiberius::client=trace,async_nats=debug"),
-            "hyper=info,hyper_util=info,info, tiberius::client=trace,async_nats=debug"
+            with_quieted("info, hyper::client=trace,async_nats=debug"),
+            "hyper_util=info,info, hyper::client=trace,async_nats=debug"
         );
+    }
+
+    #[test]
+    fn no_filter_lets_those_speak_who_show_rows() {
+        #[derive(Clone, Default)]
+        struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl std::io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().expect("a lock").extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        for filter in
+            ["trace,async_nats=trace", "async_nats=trace,tiberius=trace", "[within]=trace,async_nats=info"]
+        {
+            let written = Written::default();
+            let writer = written.clone();
+            let lines = tracing_subscriber::fmt()
+                .with_env_filter(env_filter(filter).expect("a filter"))
+                .with_writer(move || writer.clone())
+                .finish()
+                .with(silence());
+            tracing::subscriber::with_default(lines, || {
+                let _span = tracing::info_span!("within").entered();
+                tracing::error!(target: "tiberius::client::connection", "canary");
+                tracing::error!(target: "tiberius", "canary");
+                tracing::error!(target: "async_nats::connection", "canary");
+                tracing::error!(target: "async_nats::connector", "a neighbour");
+            });
+            let text = String::from_utf8(written.0.lock().expect("a lock").clone()).expect("text");
+            assert!(!text.contains("canary"), "{filter}: {text}");
+            assert!(text.contains("a neighbour"), "{filter}: {text}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod bad_rows;
+mod canaries;
 mod check;
 mod columnstore;
 mod consumer;

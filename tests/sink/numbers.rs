@@ -23,8 +23,11 @@ from = "stream_sequence"
 nullable = false
 "#;
 
+/// What the text of each row begins with: a row's value, which nothing that the sink says may contain.
+pub const ROW_CANARY: &str = "canary-of-a-row";
+
 pub fn event(id: u64) -> (String, Option<HeaderMap>, Vec<u8>) {
-    let payload = format!(r#"{{"id":{id},"name":"number {id}","padding":"{}"}}"#, "x".repeat(120));
+    let payload = format!(r#"{{"id":{id},"name":"{ROW_CANARY} {id}","padding":"{}"}}"#, "x".repeat(120));
     ("numbers.all".to_owned(), None, payload.into_bytes())
 }
 

@@ -21,6 +21,8 @@ use tiberius::{AuthMethod, Client, EncryptionLevel, QueryItem, Row};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
+use crate::canaries;
+
 /// Names the SQL server to test against, as an ADO.NET connection string.
 pub const TEST_SQL: &str = "NATS_SQL_SINK_TEST_SQL";
 
@@ -225,7 +227,7 @@ dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.{name}" }}
             nats = self.stack.nats_url(),
         );
         let config = self.write(&format!("{name}-{http}.toml"), &text);
-        Sink { log: config.with_extension("log"), config, http, process: None }
+        Sink { log: config.with_extension("log"), config, http, process: None, secrets: Vec::new() }
     }
 
     pub async fn sql(&self) -> Sql {
@@ -273,7 +275,13 @@ dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.{name}" }}
         let consumer = stream.create_consumer(config).await.expect("a consumer");
         let messages = consumer.messages().await.expect("its messages");
         let count = usize::try_from(count).expect("a number of messages");
-        messages.take(count).map(|message| message.expect("a message")).collect().await
+        let letters: Vec<_> = messages.take(count).map(|message| message.expect("a message")).collect().await;
+        let headers = letters.iter().filter_map(|letter| letter.headers.as_ref()).flat_map(HeaderMap::iter);
+        for (name, values) in headers.filter(|(name, _)| !name.to_string().starts_with("Orig-")) {
+            let told = values.iter().any(|value| !canaries::found(&[], value.as_str()).is_empty());
+            assert!(!told, "the header {name} of a dead letter holds a row");
+        }
+        letters
     }
 }
 
@@ -318,6 +326,8 @@ pub struct Sink {
     log: PathBuf,
     http: u16,
     process: Option<tokio::process::Child>,
+    /// What it was started with: later the files may hold others.
+    secrets: Vec<String>,
 }
 
 impl Sink {
@@ -328,9 +338,11 @@ impl Sink {
     /// With further variables in its environment.
     pub fn start_with(&mut self, environment: &[(&str, &str)]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log file");
+        self.secrets.extend(canaries::of(&self.config));
         let process = tokio::process::Command::new(env!("CARGO_BIN_EXE_nats-sql-sink"))
             .args(["run", "--config"])
             .arg(&self.config)
+            .envs(std::env::var_os(canaries::EVERYTHING).map(|_| ("RUST_LOG", canaries::LOUDEST)))
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -348,7 +360,7 @@ impl Sink {
         let text = text.replace(&format!(":{}\"", self.http), &format!(":{http}\""));
         let config = self.config.with_file_name(format!("another-{http}.toml"));
         std::fs::write(&config, text).expect("a configuration");
-        Self { log: config.with_extension("log"), config, http, process: None }
+        Self { log: config.with_extension("log"), config, http, process: None, secrets: Vec::new() }
     }
 
     pub fn log(&self) -> String {
@@ -390,6 +402,10 @@ impl Sink {
 
     /// SIGTERM, and the exit within `patience`.
     pub async fn terminate(&mut self, patience: Duration) -> ExitStatus {
+        for path in ["/metrics", "/readyz", "/"] {
+            let (_, body) = self.get(path).await.unwrap_or_default();
+            assert_eq!(canaries::found(&self.secrets, &body), Vec::<&str>::new(), "{path}");
+        }
         let mut process = self.process.take().expect("it runs");
         let id = process.id().expect("it runs");
         kill(Pid::from_raw(i32::try_from(id).expect("a process id")), Signal::SIGTERM).expect("a signal");
@@ -434,7 +450,7 @@ impl Sink {
     }
 }
 
-/// A test that failed tells what the sink said.
+/// A test that failed tells what the sink said, and one that did not looks for what it must not have said.
 impl Drop for Sink {
     fn drop(&mut self) {
         const LAST_LINES: usize = 40;
@@ -443,7 +459,11 @@ impl Drop for Sink {
             let lines: Vec<&str> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
             eprintln!("the sink's log ends with:\n{last}");
+            return;
         }
+        let log = self.log();
+        let told = canaries::found(&self.secrets, &log);
+        assert_eq!(told, Vec::<&str>::new(), "the worker's log holds a secret or a row");
     }
 }
 
