@@ -345,3 +345,6 @@ fn refuse_ended(fetched: Fetched) -> Result<Fetched, TokenError> {
         _ => Ok(fetched),
     }
 }
+
+#[cfg(test)]
+mod tests;

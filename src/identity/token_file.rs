@@ -40,3 +40,47 @@ fn end_of(claims: &str) -> Option<SystemTime> {
     let claims: Claims = serde_json::from_slice(&claims).ok()?;
     UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(claims.exp).ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::token::TokenErrorKind;
+
+    fn read_text(text: &str) -> Result<Fetched, TokenError> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("it can be written");
+        read(file.path())
+    }
+
+    fn token(claims: &str) -> String {
+        format!("eyJhbGciOiJSUzI1NiJ9.{}.signature", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn the_end_is_read_from_the_token() {
+        let fetched = read_text(&format!("{}\n", token(r#"{"exp":4102444800,"aud":"x"}"#))).expect("a token");
+        assert_eq!(fetched.ends, Some(UNIX_EPOCH + Duration::from_secs(4_102_444_800)));
+        assert_eq!(fetched.secret.expose(), token(r#"{"exp":4102444800,"aud":"x"}"#));
+        // what is no JWT says nothing
+        assert_eq!(read_text("opaque").expect("a token").ends, None);
+    }
+
+    #[test]
+    fn a_token_that_is_cut_off_is_refused_without_showing_it() {
+        let whole = token(r#"{"exp":4102444800,"canary":"canary"}"#);
+        let cut = &whole[..whole.len() - 20];
+        for text in [
+            cut.to_owned() + ".x",
+            token("canary"),
+            token(r#"{"canary":1}"#),
+            token(r#"{"exp":-1}"#),
+            "two words".to_owned(),
+            String::new(),
+        ] {
+            let error = read_text(&text).expect_err(&text);
+            assert_eq!(error.kind, TokenErrorKind::Refused);
+            assert!(error.reason.starts_with("sql.auth.token_file: file "), "{error}");
+            assert!(!error.reason.contains("canary") && !error.reason.contains("eyJ"), "{error}");
+        }
+    }
+}

@@ -137,3 +137,98 @@ fn short(error: &(impl Error + ?Sized)) -> String {
         .take(MAX_TEXT)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use azure_core::http::headers::Headers;
+    use azure_core::http::{RawResponse, StatusCode};
+
+    use super::*;
+    use crate::identity::token::TokenErrorKind;
+
+    fn auth() -> SqlAuthConfig {
+        toml::from_str("method = 'client_secret'\nauthority = 'https://login.example/'")
+            .expect("it can be read")
+    }
+
+    fn refusal(status: u16, codes: Option<&str>, body: &'static str) -> TokenError {
+        let status = StatusCode::from(status);
+        let kind = ErrorKind::HttpResponse {
+            status,
+            error_code: codes.map(str::to_owned),
+            raw_response: Some(Box::new(RawResponse::from_bytes(status, Headers::default(), body))),
+        };
+        // as credentials put it into an error of their own, with the text of the answer
+        let inner = azure_core::Error::new(kind, body);
+        explain(
+            &azure_core::Error::with_error(ErrorKind::Credential, inner, body),
+            &auth(),
+            Some(status.into()),
+        )
+    }
+
+    #[test]
+    fn of_a_refusal_only_its_numbers_are_told() {
+        let body = r#"{"error":"invalid_client","error_description":"canary","error_codes":[7000215]}"#;
+        let error = refusal(401, Some("7000215"), body);
+        assert_eq!(error.reason, "https://login.example answers with 401, invalid_client, AADSTS7000215");
+        assert_eq!(error.kind, TokenErrorKind::Refused);
+        for (codes, body) in [
+            (None, r#"{"error":"canary in several words"}"#),
+            (Some("canary"), "<html>canary</html>"),
+            (Some("12345678901"), ""),
+        ] {
+            assert_eq!(refusal(400, codes, body).reason, "https://login.example answers with 400");
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_somebody_has_to_mend() {
+        for (status, expected) in [
+            (400, TokenErrorKind::Refused),
+            (401, TokenErrorKind::Refused),
+            (403, TokenErrorKind::Refused),
+            (404, TokenErrorKind::Refused),
+            (302, TokenErrorKind::Refused),
+            (408, TokenErrorKind::Unavailable),
+            (410, TokenErrorKind::Unavailable),
+            (429, TokenErrorKind::Unavailable),
+            (500, TokenErrorKind::Unavailable),
+            (503, TokenErrorKind::Unavailable),
+        ] {
+            assert_eq!(refusal(status, None, "").kind, expected, "{status}");
+        }
+        // an answer of a proxy, which is no JSON: its status is all that there is
+        let unread = || azure_core::Error::with_message(ErrorKind::DataConversion, "canary");
+        let error = explain(&unread(), &auth(), Some(502));
+        assert_eq!(
+            (error.kind, error.reason.as_str()),
+            (TokenErrorKind::Unavailable, "https://login.example answers with 502")
+        );
+        let error = explain(&unread(), &auth(), Some(200));
+        assert_eq!(error.kind, TokenErrorKind::Unavailable);
+        assert!(!error.reason.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_is_found_in_whatever_it_is_wrapped() {
+        let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let io = io::Error::new(io::ErrorKind::InvalidData, tls);
+        let error =
+            azure_core::Error::with_error(ErrorKind::Connection, io, "failed to execute `reqwest` request");
+        let error = explain(&error, &auth(), None);
+        assert_eq!(error.kind, TokenErrorKind::Refused);
+        assert!(
+            error.reason.starts_with(
+                "the certificate of https://login.example is refused (invalid peer certificate: "
+            ),
+            "{error}"
+        );
+        let io = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error =
+            azure_core::Error::with_error(ErrorKind::Connection, io, "failed to execute `reqwest` request");
+        let error = explain(&error, &auth(), None);
+        assert_eq!(error.kind, TokenErrorKind::Unavailable);
+        assert_eq!(error.reason, "https://login.example is not reached: connection refused");
+    }
+}
