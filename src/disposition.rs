@@ -87,6 +87,10 @@ pub const NOT_AT_BARRIER: u32 = 51_320;
 /// The login failed; in a session, that its token has ended.
 pub const LOGIN_FAILED: u32 = 18_456;
 
+/// A session's token has ended: what Azure SQL says at times in place of [`LOGIN_FAILED`]. In no list of Microsoft's; the text
+/// in `sys.messages` says so (github.com/dotnet/SqlClient/issues/2792).
+pub const TOKEN_ENDED: u32 = 37_396;
+
 /// What a server error number means here.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
@@ -161,6 +165,7 @@ const RULES: &[Rule] = {
         rule(10928, SlowDown, "a resource limit of the database is reached"),
         rule(10929, SlowDown, "the server is too busy"),
         rule(LOGIN_FAILED, Reauthenticate, "the login failed"),
+        rule(TOKEN_ENDED, Retry, "the session's access token has ended"),
         rule(40197, Retry, "the service is being moved or upgraded"),
         rule(40501, SlowDown, "the service is busy"),
         rule(40544, SlowDown, "the database has reached its size quota"),
@@ -214,7 +219,9 @@ pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
         // What Azure SQL says of its own troubles, and not of the transaction, leaves open what became of a commit.
         (ErrorKind::Server { number: 40_000..50_000, .. }, Phase::Commit) => Disposition::OutcomeUnknown,
         // Not of a login, but of a session whose token has ended while it was used: the next one has another.
-        (ErrorKind::Server { number: LOGIN_FAILED, .. }, Phase::Commit) => Disposition::OutcomeUnknown,
+        (ErrorKind::Server { number: LOGIN_FAILED | TOKEN_ENDED, .. }, Phase::Commit) => {
+            Disposition::OutcomeUnknown
+        }
         (ErrorKind::Server { number: LOGIN_FAILED, .. }, phase) if phase != Phase::Connect => {
             Disposition::Retry
         }
@@ -296,6 +303,9 @@ mod tests {
             (Phase::Commit, Disposition::OutcomeUnknown),
         ] {
             assert_eq!(disposition(&server(phase, LOGIN_FAILED, 14)), expected, "{phase}");
+            if phase != Phase::Connect {
+                assert_eq!(disposition(&server(phase, TOKEN_ENDED, 16)), expected, "{phase}");
+            }
         }
         let none = |kind| disposition(&Error::new(Phase::Connect, kind, ""));
         assert_eq!(none(ErrorKind::CredentialUnavailable), Disposition::Retry);

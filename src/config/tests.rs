@@ -58,7 +58,7 @@ dead_letter = { stream = "DEAD_LETTERS", subject = "dead.telemetry" }
 fn environment(name: &str) -> Option<String> {
     match name {
         "HOST" => Some("db.example.net".to_owned()),
-        "SQL_PASSWORD" | "NATS_PASSWORD" | "NATS_TOKEN" => Some("canary".to_owned()),
+        "SQL_PASSWORD" | "CLIENT_SECRET" | "NATS_PASSWORD" | "NATS_TOKEN" => Some("canary".to_owned()),
         _ => None,
     }
 }

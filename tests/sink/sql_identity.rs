@@ -8,6 +8,7 @@ use local_stack::identity_provider::{
 };
 use local_stack::sql_server::TokenOptions;
 
+use crate::exactly_once;
 use crate::numbers::{self, Account, STREAM};
 use crate::support::{Sink, World, eventually};
 
@@ -28,11 +29,17 @@ fn seconds(variable: &str, default: u64) -> Duration {
 
 /// A provider, a world whose SQL server verifies its tokens, and the stream.
 async fn start(life: Duration) -> (IdentityProvider, World) {
+    start_with_admin(life, None).await
+}
+
+/// The same, with an application that may do everything, as an Entra admin.
+async fn start_with_admin(life: Duration, admin: Option<&str>) -> (IdentityProvider, World) {
     let options = IdentityProviderOptions { token_life: life, ..IdentityProviderOptions::default() };
     let provider = IdentityProvider::start(options).await.expect("a provider");
     let keys = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(keys.path(), provider.jwks()).expect("the keys");
-    let world = World::start_with_tokens(TokenOptions::new(keys.path())).await;
+    let tokens = TokenOptions { admin: admin.map(str::to_owned), ..TokenOptions::new(keys.path()) };
+    let world = World::start_with_tokens(tokens).await;
     world.write("entra-ca.pem", provider.ca_pem());
     world.stream(STREAM, "numbers.>").await;
     (provider, world)
@@ -56,13 +63,18 @@ async fn sink(world: &World, name: &str, application: &str, auth: &str) -> (Sink
          table = \"{table}\"\nbatch = {{ max_age = \"100ms\" }}"
     );
     let sink = world.config(name, "", &pipeline);
+    log_in(&sink, auth);
+    (sink, table)
+}
+
+/// Puts another `sql.auth` into the configuration, and says that tokens are to be told of.
+fn log_in(sink: &Sink, auth: &str) {
     let text = std::fs::read_to_string(&sink.config).expect("the configuration");
     let auth = format!("auth = {{ {auth} }}");
     let mut lines: Vec<&str> =
         text.lines().map(|line| if line.starts_with("auth = ") { auth.as_str() } else { line }).collect();
     lines.push("[log]\nfilter = \"info,nats_sql_sink::identity=debug\"");
     std::fs::write(&sink.config, lines.join("\n")).expect("a configuration");
-    (sink, table)
 }
 
 /// What belongs to every application's `sql.auth`.
@@ -183,8 +195,8 @@ async fn heavy_every_method_outlives_its_tokens() {
         let mut ticks = tokio::time::interval(Duration::from_millis(100));
         while started.elapsed() < run {
             ticks.tick().await;
-            world.publish((count + 1..=count + 20).map(numbers::event)).await;
-            count += 20;
+            world.publish((count + 1..=count + 50).map(numbers::event)).await;
+            count += 50;
         }
         let mut sql = world.sql().await;
         for (name, sink, table) in &mut sinks {
@@ -366,4 +378,74 @@ async fn a_provider_with_a_strange_certificate_is_refused() {
     assert!(!status.success() && stdout.contains(&expected), "{stdout}");
     world.write("entra-ca.pem", provider.ca_pem());
     sink.ready(MINUTE).await;
+}
+
+/// GIVEN a pipeline that keeps leases and announces its commits, each by a session that lasts
+/// WHEN their tokens end again and again
+/// THEN no lease is lost, no receipt is late, and no event is missing or there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_and_receipts_outlive_their_tokens() {
+    let (life, run) = (Duration::from_secs(6), Duration::from_secs(15));
+    let (provider, world) = start_with_admin(life, Some("keeper")).await;
+    world.stream("RECEIPTS", "receipts.>").await;
+    let auth = with_secret(&provider, &world, "keeper");
+    let table = exactly_once::table(&world, "kept").await;
+    let more = "batch = { max_age = \"100ms\" }\nreceipts = { subject = \"receipts.kept\" }";
+    let mut sink = exactly_once::sink(&world, "kept", &table, 2, more);
+    log_in(&sink, &auth);
+    sink.start();
+    sink.ready(MINUTE).await;
+    let (started, mut count) = (Instant::now(), 0);
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    while started.elapsed() < run {
+        ticks.tick().await;
+        world.publish((count + 1..=count + 20).map(|id| exactly_once::event(id, 2))).await;
+        count += 20;
+    }
+    let mut sql = world.sql().await;
+    exactly_once::rows(&mut sql, &table, count, MINUTE).await;
+    assert_eq!(numbers::account(&mut sql, &table, count).await, Account { missing: 0, duplicates: 0 });
+    no_failed_batch(&sink, "kept").await;
+    let waiting = "SELECT COUNT_BIG(*) FROM nats_sql_sink.receipts WHERE pipeline = N'kept'";
+    eventually("all receipts are published", MINUTE, async || (sql.number(waiting).await == 0).then_some(()))
+        .await;
+    let expired = sink.metric_where("nats_sql_sink_partitions_claimed_total", "from=\"expired\"").await;
+    assert_eq!(expired, Some(0.0));
+    let log = sink.log();
+    for trouble in ["leases cannot be kept", "receipts cannot be published", "has taken the partition over"] {
+        assert!(!log.contains(trouble), "{trouble}:\n{log}");
+    }
+    assert!(log.matches("new access token").count() > 4, "{log}");
+    assert!(sink.terminate(MINUTE).await.success());
+}
+
+/// GIVEN a developer who is logged in to the Azure CLI, as far as a script can stand for it
+/// WHEN the sink looks whether everything is there
+/// THEN it logs in by the CLI's token, and says what the CLI says where nobody is logged in.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_azure_cli_is_asked() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (provider, world) = start(60 * MINUTE).await;
+    provider.register(Application::new("developer", Proof::None));
+    let (mut sink, _) = sink(&world, "developer", "developer", "method = \"azure_cli\"").await;
+    let answer = format!(
+        r#"{{"accessToken":"{}","expires_on":4102444800,"tokenType":"Bearer"}}"#,
+        provider.mint("developer").expect("a token")
+    );
+    let answer = world.write("answer.json", &answer);
+    let script = |text: &str| {
+        let az = world.write("az", text);
+        std::fs::set_permissions(az, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
+    };
+    script("#!/bin/sh\necho 'ERROR: Please run az login to setup account.' >&2\nexit 1\n");
+    let path = std::env::var("PATH").expect("a path");
+    let folder = answer.parent().expect("a folder").display();
+    sink.start_with(&[("PATH", &format!("{folder}:{path}"))]);
+    not_ready(&sink, "Please run az login").await;
+    script(&format!(
+        "#!/bin/sh\n[ \"$*\" = 'account get-access-token -o json --scope https://database.windows.net/.default' ] && cat {}\n",
+        answer.display()
+    ));
+    sink.ready(MINUTE).await;
+    assert!(!sink.log().contains("eyJ"), "{}", sink.log());
 }

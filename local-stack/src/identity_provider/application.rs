@@ -152,3 +152,83 @@ fn decode(
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
     Ok(jsonwebtoken::decode::<Claims>(token, key, &validation)?.claims)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::{Value, json};
+
+    use super::super::keys::now;
+    use super::*;
+
+    const ENDPOINT: &str = "https://localhost:1/tenant/oauth2/v2.0/token";
+
+    fn signed(certificate: &ClientCertificate, x5t: &[u8], claims: &Value) -> String {
+        let mut header = Header::new(Algorithm::PS256);
+        header.x5t_s256 = Some(URL_SAFE_NO_PAD.encode(x5t));
+        let (_, key) = certificate.pem.split_once("-----BEGIN PRIVATE KEY-----").unwrap();
+        let key: String = key.lines().take_while(|line| !line.starts_with("-----")).collect();
+        let der = base64::engine::general_purpose::STANDARD.decode(key).unwrap();
+        jsonwebtoken::encode(&header, claims, &EncodingKey::from_rsa_der(&der[26..])).unwrap()
+    }
+
+    #[test]
+    fn an_assertion_has_to_be_the_applications_own() {
+        let certificate = ClientCertificate::generate("own").unwrap();
+        let other = ClientCertificate::generate("own").unwrap();
+        let application = Application::new("own", Proof::Certificate(Box::new(certificate.clone())));
+        let claims = |changed: Value| {
+            let id = &application.client_id;
+            let mut claims =
+                json!({"aud": ENDPOINT, "iss": id, "sub": id, "jti": "1", "nbf": now(), "exp": now() + 60});
+            for (name, value) in changed.as_object().unwrap() {
+                claims[name] = value.clone();
+            }
+            claims
+        };
+        let check = |token: &str| check_assertion(&application, token, ENDPOINT);
+        let good = claims(json!({}));
+        assert_eq!(check(&signed(&certificate, &certificate.thumbprint, &good)), Ok(()));
+        // another key, with its own thumbprint and with that of the right one
+        for thumbprint in [&other.thumbprint, &certificate.thumbprint] {
+            assert_eq!(check(&signed(&other, thumbprint, &good)), Err(Refusal::WrongSignature));
+        }
+        for changed in [
+            json!({"aud": "https://localhost:2/"}),
+            json!({"iss": "somebody"}),
+            json!({"sub": "somebody"}),
+            json!({"jti": null}),
+            json!({"exp": now() - 1}),
+            json!({"nbf": now() + 60}),
+        ] {
+            let token = signed(&certificate, &certificate.thumbprint, &claims(changed.clone()));
+            assert_eq!(check(&token), Err(Refusal::WrongAssertion), "{changed}");
+        }
+        assert_eq!(check("no token"), Err(Refusal::Malformed));
+    }
+
+    #[test]
+    fn a_federated_token_has_to_be_of_the_trusted_issuer_and_subject() {
+        let (cluster, other) = (SigningKey::generate("k").unwrap(), SigningKey::generate("k").unwrap());
+        let trust = |key: &SigningKey| Proof::Federation {
+            issuer: "https://cluster/".to_owned(),
+            subject: "sink".to_owned(),
+            key: Box::new(key.clone()),
+        };
+        let application = Application::new("own", trust(&cluster));
+        let check = |key: &SigningKey, issuer: &str, subject: &str, life: u64| {
+            let token = key.workload_token(issuer, subject, Duration::from_secs(life)).unwrap();
+            check_assertion(&application, &token, ENDPOINT)
+        };
+        assert_eq!(check(&cluster, "https://cluster/", "sink", 60), Ok(()));
+        for (key, issuer, subject) in [
+            (&other, "https://cluster/", "sink"),
+            (&cluster, "https://other/", "sink"),
+            (&cluster, "https://cluster/", "x"),
+        ] {
+            assert_eq!(check(key, issuer, subject, 60), Err(Refusal::WrongFederation), "{issuer} {subject}");
+        }
+    }
+}
