@@ -11,6 +11,7 @@ mod pipeline;
 mod problem;
 mod secret;
 mod sql;
+mod sql_auth;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,9 @@ pub use pipeline::{
 pub use problem::{ConfigError, ConfigErrorKind, Problem};
 pub use secret::{EnvironmentReference, SecretSource};
 pub use sql::{
-    DEFAULT_SQL_PORT, Encryption, MAX_ENCRYPTED_PACKET_BYTES, MAX_PACKET_BYTES, SqlAuthConfig, SqlAuthMethod,
-    SqlConfig, SqlServerAddress,
+    DEFAULT_SQL_PORT, Encryption, MAX_ENCRYPTED_PACKET_BYTES, MAX_PACKET_BYTES, SqlConfig, SqlServerAddress,
 };
+pub use sql_auth::{SqlAuthConfig, SqlAuthMethod};
 pub use subject::subjects_overlap;
 
 pub use crate::telemetry::{LogConfig, LogFormat};
@@ -128,6 +129,8 @@ impl Config {
         let invalid = |problems| ConfigError::invalid(path, problems);
         let (mut config, positions): (Self, _) = parse::parse(text, environment).map_err(invalid)?;
         config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        // After the paths: what the environment names is not relative to the file.
+        config.sql.auth.fill_from(environment);
         let mut problems = config.validate();
         if problems.is_empty() {
             return Ok(config);

@@ -84,6 +84,13 @@ pub const SUPERSEDED: u32 = 51_319;
 /// Thrown where partitions are to be changed, and not all are at the barrier.
 pub const NOT_AT_BARRIER: u32 = 51_320;
 
+/// The login failed; in a session, that its token has ended.
+pub const LOGIN_FAILED: u32 = 18_456;
+
+/// A session's token has ended: what Azure SQL says at times in place of [`LOGIN_FAILED`]. In no list of Microsoft's; the text
+/// in `sys.messages` says so (github.com/dotnet/SqlClient/issues/2792).
+pub const TOKEN_ENDED: u32 = 37_396;
+
 /// What a server error number means here.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
@@ -157,7 +164,8 @@ const RULES: &[Rule] = {
         rule(10054, Bisect, "the server ended the connection over the data it was sent"),
         rule(10928, SlowDown, "a resource limit of the database is reached"),
         rule(10929, SlowDown, "the server is too busy"),
-        rule(18456, Reauthenticate, "the login failed"),
+        rule(LOGIN_FAILED, Reauthenticate, "the login failed"),
+        rule(TOKEN_ENDED, Retry, "the session's access token has ended"),
         rule(40197, Retry, "the service is being moved or upgraded"),
         rule(40501, SlowDown, "the service is busy"),
         rule(40544, SlowDown, "the database has reached its size quota"),
@@ -210,6 +218,13 @@ pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
         ) => Disposition::OutcomeUnknown,
         // What Azure SQL says of its own troubles, and not of the transaction, leaves open what became of a commit.
         (ErrorKind::Server { number: 40_000..50_000, .. }, Phase::Commit) => Disposition::OutcomeUnknown,
+        // Not of a login, but of a session whose token has ended while it was used: the next one has another.
+        (ErrorKind::Server { number: LOGIN_FAILED | TOKEN_ENDED, .. }, Phase::Commit) => {
+            Disposition::OutcomeUnknown
+        }
+        (ErrorKind::Server { number: LOGIN_FAILED, .. }, phase) if phase != Phase::Connect => {
+            Disposition::Retry
+        }
         (ErrorKind::Server { number, .. }, _) if DUPLICATE_KEY.contains(number) => duplicates.into(),
         (ErrorKind::Server { number, .. }, _) => {
             rule_for(*number).map_or(Disposition::Stop, |rule| rule.disposition)
@@ -220,7 +235,7 @@ pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
         (ErrorKind::SqlIo(io::ErrorKind::TimedOut), Phase::Load) => Disposition::SmallerBatch,
         (ErrorKind::SqlIo(_), _) => Disposition::Retry,
         (ErrorKind::BulkInput, _) => Disposition::Bisect,
-        (ErrorKind::NatsUnavailable, _) => Disposition::Retry,
+        (ErrorKind::NatsUnavailable | ErrorKind::CredentialUnavailable, _) => Disposition::Retry,
         (
             ErrorKind::SqlTls
             | ErrorKind::SqlProtocol
@@ -272,11 +287,29 @@ mod tests {
             (1946, Disposition::Bisect),
             (TABLE_BUSY, Disposition::Retry),
             (10054, Disposition::Bisect),
-            (18456, Disposition::Reauthenticate),
             (208, Disposition::Stop),
         ] {
             assert_eq!(disposition(&server(Phase::Load, number, 16)), expected, "{number}");
         }
+    }
+
+    #[test]
+    fn a_login_that_fails_is_tried_once_more_and_a_session_whose_token_ends_is_an_ordinary_loss() {
+        for (phase, expected) in [
+            (Phase::Connect, Disposition::Reauthenticate),
+            (Phase::Load, Disposition::Retry),
+            (Phase::Target, Disposition::Retry),
+            (Phase::Progress, Disposition::Retry),
+            (Phase::Commit, Disposition::OutcomeUnknown),
+        ] {
+            assert_eq!(disposition(&server(phase, LOGIN_FAILED, 14)), expected, "{phase}");
+            if phase != Phase::Connect {
+                assert_eq!(disposition(&server(phase, TOKEN_ENDED, 16)), expected, "{phase}");
+            }
+        }
+        let none = |kind| disposition(&Error::new(Phase::Connect, kind, ""));
+        assert_eq!(none(ErrorKind::CredentialUnavailable), Disposition::Retry);
+        assert_eq!(none(ErrorKind::Credential), Disposition::Stop);
     }
 
     #[test]

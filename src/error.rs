@@ -89,6 +89,8 @@ pub enum ErrorKind {
     TableShape,
     /// A secret could not be read.
     Credential,
+    /// Who gives access tokens out is not reachable, or says to come again.
+    CredentialUnavailable,
     /// NATS is not reachable, or did not answer in time.
     NatsUnavailable,
     /// NATS refused the credentials or the permission.

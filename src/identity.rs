@@ -1,7 +1,13 @@
 //! Secrets: read from where the configuration says, and never shown.
 //!
-//! For the database nothing is kept between two connections, so a secret that was exchanged is found by the next one.
+//! For the database no password is kept between two connections, so one that was exchanged is found by the next one; an access
+//! token is kept as long as it is good.
 //! The client of NATS keeps what it first connected with, and connects again with that.
+
+mod azure;
+mod sql;
+pub mod token;
+mod token_file;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,6 +19,9 @@ use async_nats::ConnectOptions;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{NatsAuth, NatsConfig, SecretSource, SqlAuthConfig};
+
+pub use sql::SqlIdentity;
+pub use token::Stamp;
 
 /// The largest file that is read as a secret. A `.creds` file has about 1 KiB.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -49,6 +58,8 @@ pub enum SqlCredential {
         /// Its password.
         password: Secret,
     },
+    /// An access token of Microsoft Entra ID.
+    Token(Secret),
 }
 
 /// A secret that cannot be had. Names the field and the source, never a content.
@@ -73,8 +84,10 @@ pub enum IdentityErrorKind {
     Empty,
     /// It is not UTF-8, or far larger than any secret.
     NotASecret,
-    /// It is not what NATS takes: a seed that is none, a `.creds` file without its parts.
+    /// It is not what the field is for: a seed that is none, a `.creds` file without its parts, a token that is cut off.
     Malformed,
+    /// It is no PEM file of a certificate and its RSA key.
+    NoCertificate,
     /// The configuration names no source.
     Unnamed,
 }
@@ -90,6 +103,9 @@ impl fmt::Display for IdentityError {
                 write!(formatter, "is not UTF-8 text of at most {MAX_SECRET_BYTES} bytes")
             }
             IdentityErrorKind::Malformed => formatter.write_str("is not what the field is for"),
+            IdentityErrorKind::NoCertificate => {
+                formatter.write_str("is not a PEM file with a certificate and its RSA key")
+            }
             IdentityErrorKind::Unnamed => formatter.write_str("names neither a file nor a variable"),
         }
     }
@@ -104,12 +120,8 @@ impl std::error::Error for IdentityError {
     }
 }
 
-/// As whom to log in to the database, read anew.
-///
-/// # Errors
-///
-/// The password cannot be read.
-pub fn sql_credential(auth: &SqlAuthConfig) -> Result<SqlCredential, IdentityError> {
+/// The login and its password, read anew.
+fn sql_credential(auth: &SqlAuthConfig) -> Result<SqlCredential, IdentityError> {
     let (Some(user), Some(source)) = (&auth.user, auth.password_source()) else {
         let origin = "user and password".to_owned();
         return Err(IdentityError { field: "sql.auth", origin, kind: IdentityErrorKind::Unnamed });
@@ -283,6 +295,7 @@ mod tests {
         .expect("it is a configuration");
         let password = || match sql_credential(&auth).expect("it can be read") {
             SqlCredential::SqlLogin { password, .. } => password.expose().to_owned(),
+            SqlCredential::Token(_) => panic!("a password is no token"),
         };
         assert_eq!(password(), "first");
         // WHEN the file changes

@@ -254,6 +254,14 @@ metrics! {
         "what happened to the connection with NATS: connected, disconnected, slow_consumer and others",
         "nats_sql_sink_nats_connection_events_total", &["event"]
     );
+    CREDENTIAL_AGE_SECONDS = gauge(
+        "how old the credential is by which the database (sql) or NATS (nats) is used",
+        "nats_sql_sink_credential_age_seconds", &["plane"]
+    );
+    CREDENTIAL_EXPIRES_IN_SECONDS = gauge(
+        "how long that credential is good for, where it says so; another is asked for well before 0",
+        "nats_sql_sink_credential_expires_in_seconds", &["plane"]
+    );
     RETRIES_TOTAL = counter(
         "errors after which something was tried again",
         "nats_sql_sink_retries_total", &["pipeline", "phase", "disposition"]
@@ -413,6 +421,7 @@ mod tests {
             );
             error_met("p", &error(Phase::Pull, ErrorKind::NatsUnavailable), Disposition::Retry);
             nats_event("connected");
+            credential("sql", Duration::from_secs(1), Some(Duration::from_secs(8)));
         });
         let table: BTreeSet<_> = ALL.iter().map(|metric| metric.name.to_owned()).collect();
         assert_eq!(names, table, "{text}");

@@ -24,7 +24,7 @@ use crate::delivery::{Delivery, Ledger};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::mssql::bulk::Deadlines;
-use crate::mssql::connect::{Connector, Pool, Session};
+use crate::mssql::connect::{Pool, Session};
 use crate::mssql::progress;
 use crate::mssql::target::{self, Target, Way};
 use crate::nats::dead_letter::DeadLetters;
@@ -159,7 +159,7 @@ impl Pipeline {
         let task = self.config.receipts.as_ref().map(|config| {
             let receipts = Receipts {
                 client: self.shared.client.clone(),
-                connector: Connector::new(self.shared.config.sql.clone()),
+                connector: self.shared.pool.connector().clone(),
                 pipeline: Arc::clone(name),
                 subject: config.subject.clone(),
                 status: self.status.clone(),

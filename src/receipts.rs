@@ -17,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
-use crate::mssql::connect::{Connector, Session};
+use crate::mssql::connect::{Connector, Opened};
 use crate::mssql::outbox::{self, Waiting};
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
@@ -123,11 +123,13 @@ impl Receipts {
     }
 
     /// A look at the outbox; the session is kept, with whether it has the lock.
-    async fn look(&self, session: &mut Option<(Session, bool)>) -> Result<Look> {
-        if session.is_none() {
-            *session = Some((Box::pin(self.connector.open()).await?, false));
+    async fn look(&self, session: &mut Option<(Opened, bool)>) -> Result<Look> {
+        // Its lock goes with it: whoever has the next one announces.
+        if session.as_ref().is_none_or(|(opened, _)| !opened.is_current()) {
+            *session = None;
+            *session = Some((Box::pin(self.connector.open_lasting()).await?, false));
         }
-        let Some((own, is_own)) = session else { return Ok(Look::OfAnother) };
+        let Some((Opened { session: own, .. }, is_own)) = session else { return Ok(Look::OfAnother) };
         *is_own = *is_own || outbox::own(own, &self.pipeline).await?;
         if !*is_own {
             return Ok(Look::OfAnother);

@@ -119,6 +119,12 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
         http_stop.stop();
         return Ok(());
     };
+    let fresh = pools.first().map(|pool| Arc::clone(pool.connector().identity()));
+    let fresh = tokio::spawn(async move {
+        if let Some(identity) = fresh {
+            identity.keep_fresh().await;
+        }
+    });
     let observer = tokio::spawn(observe(budgets.first().cloned(), board.clone()));
     let mut pipelines = JoinSet::new();
     let shares = pools.into_iter().zip(budgets);
@@ -139,6 +145,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
         }
     }
     observer.abort();
+    fresh.abort();
     // What was given back counts only when the server has read it.
     let last_word = async { nats::is_connected(&client) && nats::round_trip(&client).await.is_ok() };
     if !matches!(tokio::time::timeout(LAST_WORD, last_word).await, Ok(true)) {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
-use crate::mssql::connect::{Connector, Session};
+use crate::mssql::connect::{Connector, Opened, Session};
 use crate::mssql::leases::{self, View};
 use crate::mssql::progress;
 use crate::nats::is_connected;
@@ -156,23 +156,20 @@ impl Sharing {
             .map_err(|_elapsed| Error::sql_timeout(Phase::Progress, "keeping the leases"))?
     }
 
-    async fn session<'a>(&self, session: &'a mut Option<Session>) -> Result<&'a mut Session> {
-        if session.is_none() {
-            let mut opened = Box::pin(self.connector.open()).await?;
-            progress::wait_for_locks(&mut opened, self.lease / 2).await?;
+    async fn session<'a>(&self, session: &'a mut Option<Opened>) -> Result<&'a mut Session> {
+        if session.as_ref().is_none_or(|opened| !opened.is_current()) {
+            let mut opened = Box::pin(self.connector.open_lasting()).await?;
+            progress::wait_for_locks(&mut opened.session, self.lease / 2).await?;
             *session = Some(opened);
         }
         session
             .as_mut()
+            .map(|opened| &mut opened.session)
             .ok_or_else(|| Error::new(Phase::Progress, ErrorKind::Internal, "no session was opened"))
     }
 
     /// Renews, and does what the leases and the other workers ask for.
-    async fn look(
-        &self,
-        session: &mut Option<Session>,
-        running: &mut BTreeMap<usize, Running>,
-    ) -> Result<()> {
+    async fn look(&self, session: &mut Option<Opened>, running: &mut BTreeMap<usize, Running>) -> Result<()> {
         let writer = &self.shared.writer;
         let pipeline = writer.pipeline.as_ref();
         let session = self.session(session).await?;
@@ -253,7 +250,7 @@ impl Sharing {
     async fn give_up(
         &self,
         running: &mut BTreeMap<usize, Running>,
-        session: &mut Option<Session>,
+        session: &mut Option<Opened>,
         why: &'static str,
     ) {
         if running.is_empty() {
@@ -265,7 +262,7 @@ impl Sharing {
             own.task.abort();
         }
         if let Some(mut own) = session.take() {
-            match self.within(leases::leave(&mut own, pipeline, &self.worker)).await {
+            match self.within(leases::leave(&mut own.session, pipeline, &self.worker)).await {
                 Ok(()) => *session = Some(own),
                 Err(error) => tracing::warn!(%pipeline, %error, "the leases are not given back, they expire"),
             }
@@ -274,7 +271,7 @@ impl Sharing {
     }
 
     /// Lets every partition finish what it holds, keeps the leases meanwhile, and gives them back.
-    async fn finish(&self, running: BTreeMap<usize, Running>, mut session: Option<Session>) {
+    async fn finish(&self, running: BTreeMap<usize, Running>, mut session: Option<Opened>) {
         let writer = &self.shared.writer;
         let pipeline = writer.pipeline.as_ref();
         running.values().for_each(|own| own.stop.cancel());
@@ -289,15 +286,17 @@ impl Sharing {
                         }
                         break;
                     }
-                    _ = looks.tick() => if let Some(mut own) = session.take() {
+                    _ = looks.tick() => {
+                        let renewing = async {
+                            let session = self.session(&mut session).await?;
+                            leases::renew(session, pipeline, &self.worker, self.lease).await
+                        };
                         let renewed = tokio::select! {
-                            renewed = self.within(leases::renew(&mut own, pipeline, &self.worker, self.lease)) => {
-                                renewed.is_ok()
-                            }
+                            renewed = self.within(renewing) => renewed.is_ok(),
                             () = writer.shutdown.forced() => false,
                         };
-                        if renewed {
-                            session = Some(own);
+                        if !renewed {
+                            session = None;
                         }
                     },
                 }

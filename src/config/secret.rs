@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::problem::{Checks, Problem};
 
 /// The fields that hold a reference to a secret. Their values are not shown, not even when they are refused.
-pub(super) const SECRET_FIELDS: [&str; 2] = ["password", "token"];
+pub(super) const SECRET_FIELDS: [&str; 3] = ["password", "token", "client_secret"];
 
 /// What comes before a secret in connection strings, without blanks and in small letters.
 const SECRET_MARKS: [&str; 8] =

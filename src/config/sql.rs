@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::problem::{Checks, Problem, quote};
-use super::secret::{self, EnvironmentReference, SecretSource};
+use super::sql_auth::SqlAuthConfig;
 use crate::sql_name::Identifier;
 
 /// The port of SQL Server and Azure SQL.
@@ -166,67 +166,9 @@ impl std::fmt::Display for SqlServerAddress {
     }
 }
 
-/// `sql.auth`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SqlAuthConfig {
-    /// The way of authentication. Required.
-    pub method: SqlAuthMethod,
-    /// The login, for `sql_login`. Default: none.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// A file with the password of `user`. Default: none.
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
-    /// The environment variable with the password of `user`, as `"${VARIABLE}"`. Default: none.
-    #[serde(default)]
-    pub password: Option<EnvironmentReference>,
-}
-
-/// How the sink proves to the database who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SqlAuthMethod {
-    /// By a login with a password.
-    SqlLogin,
-    /// By the managed identity of the Azure machine. Not in this version yet.
-    ManagedIdentity,
-    /// By a federated token of a Kubernetes service account. Not in this version yet.
-    WorkloadIdentity,
-    /// By an Entra application's secret. Not in this version yet.
-    ClientSecret,
-    /// By an Entra access token that something else keeps fresh. Not in this version yet.
-    AccessToken,
-}
-
-impl SqlAuthConfig {
-    /// Where the password is. `None` only where the configuration was not validated.
-    pub fn password_source(&self) -> Option<SecretSource> {
-        secret::source(self.password_file.as_deref(), self.password.as_ref())
-    }
-
-    fn validate(&self, checks: &mut Checks<'_>) {
-        if self.method != SqlAuthMethod::SqlLogin {
-            let message = "this method is not in this version yet: must be \"sql_login\"";
-            checks.refuse(Problem::new("method", message));
-            return;
-        }
-        if self.user.as_deref().unwrap_or_default().is_empty() {
-            checks.refuse(Problem::new("user", "must name the login"));
-        }
-        secret::check_source(checks, "password", self.password_file.as_deref(), self.password.as_ref());
-        if self.password_source().is_none() {
-            checks.refuse(
-                Problem::new("password_file", "is missing")
-                    .with_hint("write `password_file = \"…\"`, or `password = \"${VARIABLE}\"`"),
-            );
-        }
-    }
-}
-
 impl SqlConfig {
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        [&mut self.ca_file, &mut self.auth.password_file].into_iter().flatten()
+        self.ca_file.iter_mut().chain(self.auth.paths())
     }
 
     pub(super) fn validate(&self, checks: &mut Checks<'_>) {

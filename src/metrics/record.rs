@@ -229,6 +229,14 @@ pub fn sql_connection_waited(elapsed: Duration) {
     histogram!(SQL_CONNECTION_WAIT_SECONDS.name).record(elapsed.as_secs_f64());
 }
 
+/// How old the credential is that this plane is used with, and how long it is good for where that is known.
+pub fn credential(plane: &'static str, age: Duration, expires_in: Option<Duration>) {
+    gauge!(CREDENTIAL_AGE_SECONDS.name, "plane" => plane).set(age.as_secs_f64());
+    if let Some(expires_in) = expires_in {
+        gauge!(CREDENTIAL_EXPIRES_IN_SECONDS.name, "plane" => plane).set(expires_in.as_secs_f64());
+    }
+}
+
 /// Something happened to the connection with NATS.
 pub fn nats_event(event: &'static str) {
     counter!(NATS_CONNECTION_EVENTS_TOTAL.name, "event" => event).increment(1);
@@ -260,7 +268,10 @@ pub fn error_met(pipeline: &str, error: &Error, disposition: Disposition) {
             .increment(1);
             return;
         }
-        ErrorKind::Credential | ErrorKind::DecoderFailed | ErrorKind::Internal => return,
+        ErrorKind::Credential
+        | ErrorKind::CredentialUnavailable
+        | ErrorKind::DecoderFailed
+        | ErrorKind::Internal => return,
     };
     counter!(
         SQL_ERRORS_TOTAL.name, "pipeline" => pipeline.to_owned(), "number" => number, "disposition" => done

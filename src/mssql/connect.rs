@@ -1,5 +1,6 @@
 //! Connections to the database: how one is made, and the pool that hands them out.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
@@ -8,9 +9,10 @@ use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
 use crate::config::{Encryption, SqlConfig};
+use crate::disposition::LOGIN_FAILED;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::fair::{self, Permit, Share};
-use crate::identity::{self, SqlCredential};
+use crate::identity::{SqlCredential, SqlIdentity, Stamp};
 use crate::metrics;
 use crate::mssql::statements;
 
@@ -22,10 +24,28 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
 /// A logged-in session. After any error it is thrown away: see [`Pool::get`].
 pub type Session = Client<Compat<TcpStream>>;
 
-/// Opens sessions as the configuration says.
+/// A session, and what it was opened with.
 #[derive(Debug)]
+pub struct Opened {
+    /// The session.
+    pub session: Session,
+    stamp: Stamp,
+    identity: Arc<SqlIdentity>,
+}
+
+impl Opened {
+    /// Whether it may be used on: its credential is the one that is known now, and has not ended. To be asked between two
+    /// pieces of work, not within one.
+    pub fn is_current(&self) -> bool {
+        self.identity.is_current(&self.stamp)
+    }
+}
+
+/// Opens sessions as the configuration says. Cheap to clone; all clones log in with one identity.
+#[derive(Debug, Clone)]
 pub struct Connector {
-    config: SqlConfig,
+    config: Arc<SqlConfig>,
+    identity: Arc<SqlIdentity>,
 }
 
 impl Connector {
@@ -36,19 +56,47 @@ impl Connector {
                 "sql.trust_server_certificate accepts any certificate: for one's own machine only"
             );
         }
-        Self { config }
+        let identity = Arc::new(SqlIdentity::new(&config.auth));
+        Self { config: Arc::new(config), identity }
+    }
+
+    /// As whom it logs in.
+    pub fn identity(&self) -> &Arc<SqlIdentity> {
+        &self.identity
     }
 
     /// Opens a session, following the redirects that the server answers the login with.
     ///
     /// # Errors
     ///
-    /// The secret cannot be read, the server cannot be reached, or it refuses the login.
+    /// No credential can be had, the server cannot be reached, or it refuses the login.
     pub async fn open(&self) -> Result<Session> {
+        Ok(Box::pin(self.open_lasting()).await?.session)
+    }
+
+    /// Opens a session that is kept for longer than one piece of work.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connector::open`].
+    pub async fn open_lasting(&self) -> Result<Opened> {
+        let (credential, stamp) = self.identity.credential().await?;
+        match self.log_in(&credential).await {
+            Ok(session) => Ok(Opened { session, stamp, identity: Arc::clone(&self.identity) }),
+            Err(error) => {
+                if error.number() == Some(LOGIN_FAILED) {
+                    self.identity.refused(&stamp);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn log_in(&self, credential: &SqlCredential) -> Result<Session> {
         let mut host = self.config.server.host.clone();
         let mut port = self.config.server.port;
         for _ in 0..=MAX_REDIRECTS {
-            let config = self.driver_config(&host, port)?;
+            let config = self.driver_config(&host, port, credential)?;
             let tcp = self.tcp(&host, port).await?;
             // Boxed: the login is a large state machine, and would make every future that contains it as large.
             match Box::pin(Client::connect(config, tcp.compat_write())).await {
@@ -83,7 +131,7 @@ impl Connector {
         Ok(tcp)
     }
 
-    fn driver_config(&self, host: &str, port: u16) -> Result<tiberius::Config> {
+    fn driver_config(&self, host: &str, port: u16, credential: &SqlCredential) -> Result<tiberius::Config> {
         let mut config = tiberius::Config::new();
         config.host(host);
         config.port(port);
@@ -110,13 +158,10 @@ impl Connector {
             })?;
             config.trust_cert_ca_bundle(bundle);
         }
-        match identity::sql_credential(&self.config.auth)
-            .map_err(|error| Error::new(Phase::Connect, ErrorKind::Credential, error.to_string()))?
-        {
-            SqlCredential::SqlLogin { user, password } => {
-                config.authentication(AuthMethod::sql_server(user, password.expose()));
-            }
-        }
+        config.authentication(match credential {
+            SqlCredential::SqlLogin { user, password } => AuthMethod::sql_server(user, password.expose()),
+            SqlCredential::Token(token) => AuthMethod::aad_token(token.expose()),
+        });
         Ok(config)
     }
 
@@ -140,12 +185,18 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<PooledSession> {
-        Ok(PooledSession { session: Box::pin(self.connector.open()).await?, opened_at: Instant::now() })
+        Ok(PooledSession {
+            opened: Box::pin(self.connector.open_lasting()).await?,
+            opened_at: Instant::now(),
+        })
     }
 
     async fn recycle(&self, pooled: &mut PooledSession, _: &Metrics) -> RecycleResult<Error> {
         if pooled.opened_at.elapsed() > MAX_CONNECTION_AGE {
             return Err(RecycleError::message("connection has reached its age"));
+        }
+        if !pooled.opened.is_current() {
+            return Err(RecycleError::message("connection was opened with an earlier credential"));
         }
         Ok(())
     }
@@ -154,7 +205,7 @@ impl managed::Manager for Manager {
 /// A session with its age.
 #[derive(Debug)]
 pub struct PooledSession {
-    session: Session,
+    opened: Opened,
     opened_at: Instant,
 }
 
@@ -162,6 +213,7 @@ pub struct PooledSession {
 #[derive(Debug, Clone)]
 pub struct Pool {
     pool: managed::Pool<Manager>,
+    connector: Connector,
     share: Share,
 }
 
@@ -185,12 +237,19 @@ impl Pool {
     /// The configuration allows no connection at all.
     pub fn divide(config: SqlConfig, pipelines: usize) -> Result<Vec<Self>> {
         let max_size = config.max_connections;
-        let pool = managed::Pool::builder(Manager { connector: Connector::new(config) })
+        let connector = Connector::new(config);
+        let pool = managed::Pool::builder(Manager { connector: connector.clone() })
             .max_size(max_size)
             .build()
             .map_err(|error| Error::new(Phase::Connect, ErrorKind::Internal, error.to_string()))?;
         let shares = fair::divide(max_size, pipelines, (max_size / (2 * pipelines.max(1))).max(1));
-        Ok(shares.into_iter().map(|share| Self { pool: pool.clone(), share }).collect())
+        let share = |share| Self { pool: pool.clone(), connector: connector.clone(), share };
+        Ok(shares.into_iter().map(share).collect())
+    }
+
+    /// Opens sessions beside those of the pool, as the same identity.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     /// Hands out a session, opening one where none is idle.
@@ -227,7 +286,7 @@ impl Leased {
     /// The session.
     pub fn session(&mut self) -> Result<&mut Session> {
         match &mut self.object {
-            Some(object) => Ok(&mut object.session),
+            Some(object) => Ok(&mut object.opened.session),
             None => {
                 Err(Error::new(Phase::Connect, ErrorKind::Internal, "a session was used after its return"))
             }

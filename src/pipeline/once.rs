@@ -9,7 +9,6 @@ use tokio::sync::Semaphore;
 
 use super::Pipeline;
 use crate::error::{ErrorKind, Phase, Result};
-use crate::mssql::connect::Connector;
 use crate::mssql::leases;
 use crate::mssql::progress::{self, Position};
 use crate::nats::consumer;
@@ -38,7 +37,7 @@ impl Pipeline {
             self.status.started();
             let sharing = Sharing {
                 shared: Arc::new(shared),
-                connector: Connector::new(self.shared.config.sql.clone()),
+                connector: self.shared.pool.connector().clone(),
                 worker: worker.clone(),
                 lease: self.config.lease(),
             };

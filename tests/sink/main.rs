@@ -24,6 +24,7 @@ mod poison;
 mod receipts;
 mod scale_out;
 mod sharing;
+mod sql_identity;
 mod stop;
 mod support;
 mod types;

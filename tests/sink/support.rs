@@ -13,6 +13,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishAckFuture};
 use async_nats::jetstream::stream;
 use futures_util::StreamExt;
+use local_stack::sql_server::TokenOptions;
 use local_stack::stack::{LocalStack, LocalStackOptions, SqlStorage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -105,6 +106,12 @@ impl World {
     /// With the local stack's own SQL server, whatever else is named: for faults that only that can be told to have.
     pub async fn start_with_faults() -> Self {
         Self::start_beside(LocalStackOptions::default(), None).await
+    }
+
+    /// With the local stack's own SQL server, whatever else is named, which takes these tokens.
+    pub async fn start_with_tokens(tokens: TokenOptions) -> Self {
+        let options = LocalStackOptions { tokens: Some(tokens), ..LocalStackOptions::default() };
+        Self::start_beside(options, None).await
     }
 
     async fn start_beside(options: LocalStackOptions, sql: Option<String>) -> Self {

@@ -91,6 +91,13 @@ impl TlsMaterial {
         Ok(Arc::new(config))
     }
 
+    /// For HTTPS.
+    pub(crate) fn web_config(&self) -> Result<ServerConfig, rustls::Error> {
+        let mut config = self.config(&[&rustls::version::TLS12, &rustls::version::TLS13])?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
     fn config(
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],

@@ -1,0 +1,147 @@
+//! As whom to log in to the database: one for the whole process, so that all its connections share a token.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::token::{Fetched, Provider, Stamp, TokenCache, TokenError, TokenErrorKind};
+use super::{IdentityError, SqlCredential, azure, sql_credential, token_file};
+use crate::config::{SecretSource, SqlAuthConfig, SqlAuthMethod};
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::metrics;
+
+/// How often the metrics are told.
+const TELL: Duration = Duration::from_secs(1);
+
+/// Whom the connections of this process belong to.
+#[derive(Debug)]
+pub struct SqlIdentity(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// The password is read for each login.
+    Login {
+        auth: SqlAuthConfig,
+        generation: AtomicU64,
+        started: SystemTime,
+    },
+    Token(Box<TokenCache<Source>>),
+}
+
+/// Where the configuration says that tokens come from.
+#[derive(Debug)]
+struct Source(SqlAuthConfig);
+
+impl Provider for Source {
+    fn is_local(&self) -> bool {
+        self.0.method == SqlAuthMethod::AccessTokenFile
+    }
+
+    async fn fetch(&self) -> Result<Fetched, TokenError> {
+        match (self.0.method, &self.0.token_file) {
+            (SqlAuthMethod::AccessTokenFile, Some(path)) => token_file::read(path),
+            _ => azure::fetch(&self.0).await,
+        }
+    }
+}
+
+impl SqlIdentity {
+    /// As the configuration says; nothing is read or asked for yet.
+    pub fn new(auth: &SqlAuthConfig) -> Self {
+        Self(match auth.method {
+            SqlAuthMethod::SqlLogin => {
+                Kind::Login { auth: auth.clone(), generation: AtomicU64::new(1), started: SystemTime::now() }
+            }
+            _ => Kind::Token(Box::new(TokenCache::new(Source(auth.clone())))),
+        })
+    }
+
+    /// What to log in with now, and the stamp of sessions that do.
+    ///
+    /// # Errors
+    ///
+    /// A secret cannot be read, or no token can be had.
+    pub async fn credential(&self) -> Result<(SqlCredential, Stamp)> {
+        match &self.0 {
+            Kind::Login { auth, generation, .. } => {
+                let stamp = Stamp { generation: generation.load(Ordering::Acquire), ends: None };
+                Ok((sql_credential(auth).map_err(unread)?, stamp))
+            }
+            Kind::Token(cache) => {
+                let token = cache.token().await.map_err(|error| no_token(&error))?;
+                Ok((SqlCredential::Token(token.secret), token.stamp))
+            }
+        }
+    }
+
+    /// Whether a session of this stamp may be used on. Another credential is known, or its token is at its end: then it is
+    /// closed where it is not in use, and opened anew.
+    pub fn is_current(&self, stamp: &Stamp) -> bool {
+        match &self.0 {
+            Kind::Login { generation, .. } => generation.load(Ordering::Acquire) == stamp.generation,
+            Kind::Token(cache) => cache.is_current(stamp),
+        }
+    }
+
+    /// The server refused a login with this stamp. A password is read for each login anyway.
+    pub fn refused(&self, stamp: &Stamp) {
+        if let Kind::Token(cache) = &self.0 {
+            cache.refused(stamp);
+        }
+    }
+
+    /// What the credential is made from has changed: no session is used on that was opened with the one before.
+    pub fn renew(&self) {
+        match &self.0 {
+            Kind::Login { generation, .. } => {
+                generation.fetch_add(1, Ordering::AcqRel);
+            }
+            Kind::Token(cache) => cache.expire(),
+        }
+    }
+
+    /// Keeps the token fresh, and tells the metrics how old it is. Never ends.
+    pub async fn keep_fresh(&self) {
+        let telling = async {
+            let mut ticks = tokio::time::interval(TELL);
+            loop {
+                ticks.tick().await;
+                if let Some((age, expires_in)) = self.age() {
+                    metrics::credential("sql", age, expires_in);
+                }
+            }
+        };
+        match &self.0 {
+            Kind::Login { .. } => telling.await,
+            Kind::Token(cache) => {
+                tokio::join!(cache.keep_fresh(), telling);
+            }
+        }
+    }
+
+    /// How old the credential is, and how long it is good for, where that is known.
+    fn age(&self) -> Option<(Duration, Option<Duration>)> {
+        match &self.0 {
+            Kind::Login { auth, started, .. } => {
+                let since = match auth.password_source() {
+                    Some(SecretSource::File(path)) => std::fs::metadata(path).ok()?.modified().ok()?,
+                    // an environment does not change while the process lives
+                    _ => *started,
+                };
+                Some((since.elapsed().unwrap_or_default(), None))
+            }
+            Kind::Token(cache) => cache.age(),
+        }
+    }
+}
+
+fn unread(error: IdentityError) -> Error {
+    Error::new(Phase::Connect, ErrorKind::Credential, error.to_string())
+}
+
+fn no_token(error: &TokenError) -> Error {
+    let kind = match error.kind {
+        TokenErrorKind::Unavailable => ErrorKind::CredentialUnavailable,
+        TokenErrorKind::Refused => ErrorKind::Credential,
+    };
+    Error::new(Phase::Connect, kind, format!("no access token: {error}"))
+}
