@@ -15,6 +15,7 @@ use crate::mssql::target::{self, Way};
 use crate::nats::dead_letter::DeadLetters;
 use crate::nats::{self, consumer, coverage};
 use crate::output;
+use crate::rights::sql::own_tables;
 use crate::run::{self, Planned};
 use crate::schema::Schema;
 use crate::sharing;
@@ -148,7 +149,7 @@ async fn check_nats(
     let Some(session) = session else { return };
     let created = i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(i64::MAX);
     let kept = async {
-        if !progress::are_there(session).await? {
+        if !progress::are_there(session, &own_tables(pipeline)).await? {
             return Ok(None);
         }
         let kept = progress::kept(session, &pipeline.name).await?;
@@ -196,12 +197,12 @@ async fn check_table(
     budget: usize,
 ) {
     let about = |what: &str| format!("{}: {what}", pipeline.name);
-    let keeps_state = pipeline.delivery == DeliveryGuarantee::ExactlyOnce || pipeline.receipts.is_some();
+    let used = own_tables(pipeline);
     let state = async {
         progress::refuse_delayed_durability(session).await?;
-        Ok(match keeps_state {
-            false => None,
-            true => Some(progress::are_there(session).await?),
+        Ok(match used.as_slice() {
+            [] => None,
+            used => Some(progress::are_there(session, used).await?),
         })
     };
     let state = state.await;

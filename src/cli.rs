@@ -1,6 +1,6 @@
 //! Arguments, commands and exit codes. Results go to stdout, logs to stderr.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::check;
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::decode::trial;
+use crate::grants::GrantsArgs;
 use crate::keyed::Keyed;
 use crate::mssql::statements;
 use crate::operate;
@@ -43,6 +44,11 @@ enum Command {
     Check(ConfigArgs),
     /// Print the CREATE TABLE statements for the tables of the configuration, and for those that the sink keeps its own
     Ddl(ConfigArgs),
+    /// Print who has to be granted what for this configuration, in the database and on NATS, and no more
+    ///
+    /// Five roles: the worker, publishers, who looks after dead letters, who reads receipts, and who reads the tables.
+    /// Nothing is granted by it: run what it prints as an owner of the database, and put it into the configuration of NATS.
+    Grants(GrantsArgs),
     /// See and change how the streams of pipelines in exactly_once are divided
     Partitions(operate::Partitions),
     /// Decode what stdin holds, for a worker that suspects it
@@ -75,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_command(&args),
         Command::Check(args) => check_command(&args),
         Command::Ddl(args) => ddl(&args),
+        Command::Grants(args) => grants(&args),
         Command::Partitions(args) => partitions(&args),
         Command::TryDecode => trial::main(),
         #[cfg(feature = "local-stack")]
@@ -85,7 +92,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run_command(args: &ConfigArgs) -> ExitCode {
-    let (config, planned) = match load(args) {
+    let (config, planned) = match load(&args.config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -112,7 +119,7 @@ fn run_command(args: &ConfigArgs) -> ExitCode {
 }
 
 fn check_command(args: &ConfigArgs) -> ExitCode {
-    let (config, planned) = match load(args) {
+    let (config, planned) = match load(&args.config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -147,8 +154,18 @@ fn partitions(args: &operate::Partitions) -> ExitCode {
     }
 }
 
+fn grants(args: &GrantsArgs) -> ExitCode {
+    match load(&args.config) {
+        Ok((config, planned)) => {
+            args.print(&config, &planned);
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
 fn ddl(args: &ConfigArgs) -> ExitCode {
-    let (_, planned) = match load(args) {
+    let (_, planned) = match load(&args.config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -167,8 +184,8 @@ fn ddl(args: &ConfigArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn load(args: &ConfigArgs) -> Result<(Config, Vec<Planned>), ExitCode> {
-    let config = Config::load(&args.config).map_err(|error| output::usage(&error.to_string()))?;
+fn load(path: &Path) -> Result<(Config, Vec<Planned>), ExitCode> {
+    let config = Config::load(path).map_err(|error| output::usage(&error.to_string()))?;
     let planned = run::load_schemas(&config)
         .map_err(|(path, error)| output::usage(&format!("schema {}: {error}", path.display())))?;
     let planned = run::plan_keyed(planned).map_err(|message| output::usage(&message))?;

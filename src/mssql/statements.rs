@@ -92,7 +92,7 @@ pub fn create_table(table: &TableName, schema: &Schema, keyed: Option<&Keyed>) -
 }
 
 /// A national character literal.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("N'{}'", text.replace('\'', "''"))
 }
 
