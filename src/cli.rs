@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::check;
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::decode::trial;
+use crate::dlq::DeadLettersArgs;
 use crate::grants::GrantsArgs;
 use crate::keyed::Keyed;
 use crate::mssql::statements;
@@ -40,8 +41,9 @@ enum Command {
     Run(ConfigArgs),
     /// Look whether everything is there that `run` would need, and print a line for each finding
     ///
-    /// Nothing is created or changed. Exit code 1 where something would keep `run` from working.
-    Check(ConfigArgs),
+    /// Nothing is created or changed. The rights of both identities are among it: what is missing, and what is more than is
+    /// needed. Exit code 1 where something would keep `run` from working.
+    Check(CheckArgs),
     /// Print the CREATE TABLE statements for the tables of the configuration, and for those that the sink keeps its own
     Ddl(ConfigArgs),
     /// Print who has to be granted what for this configuration, in the database and on NATS, and no more
@@ -51,6 +53,8 @@ enum Command {
     Grants(GrantsArgs),
     /// See and change how the streams of pipelines in exactly_once are divided
     Partitions(operate::Partitions),
+    /// See dead letters, and publish their events again
+    Dlq(DeadLettersArgs),
     /// Decode what stdin holds, for a worker that suspects it
     #[command(name = trial::COMMAND, hide = true)]
     TryDecode,
@@ -62,6 +66,15 @@ enum Command {
     /// A real nats-server, and a stand-in for SQL Server in front of a real PostgreSQL. For development only.
     #[cfg(feature = "local-stack")]
     Local(crate::demo::LocalArgs),
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Fail where an identity may do more than is needed, too
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Ddl(args) => ddl(&args),
         Command::Grants(args) => grants(&args),
         Command::Partitions(args) => partitions(&args),
+        Command::Dlq(args) => dead_letters(&args),
         Command::TryDecode => trial::main(),
         #[cfg(feature = "local-stack")]
         Command::Demo(args) => crate::demo::demo(&args),
@@ -118,8 +132,8 @@ fn run_command(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-fn check_command(args: &ConfigArgs) -> ExitCode {
-    let (config, planned) = match load(&args.config) {
+fn check_command(args: &CheckArgs) -> ExitCode {
+    let (config, planned) = match load(&args.config.config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -130,13 +144,31 @@ fn check_command(args: &ConfigArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
     };
-    match runtime.block_on(check::check(&config, &planned)) {
+    match runtime.block_on(check::check(&config, &planned, args.strict)) {
         true => ExitCode::SUCCESS,
         false => output::fail("not everything that `run` needs is there"),
     }
 }
 
 fn partitions(args: &operate::Partitions) -> ExitCode {
+    let config = match Config::load(args.config_file()) {
+        Ok(config) => config,
+        Err(error) => return output::usage(&error.to_string()),
+    };
+    if let Err(error) = telemetry::init(&config.log) {
+        return output::usage(&format!("log: {error}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(args.run(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&format!("{error:#}")),
+    }
+}
+
+fn dead_letters(args: &DeadLettersArgs) -> ExitCode {
     let config = match Config::load(args.config_file()) {
         Ok(config) => config,
         Err(error) => return output::usage(&error.to_string()),

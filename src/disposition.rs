@@ -195,7 +195,10 @@ pub fn asks_for_less(error: &Error) -> bool {
 
 /// Whether the server's text for this number names objects only (tables, columns, logins), never a row's value.
 pub fn names_objects_only(number: u32) -> bool {
-    matches!(number, 207 | 208 | 229 | 262 | 916 | 1088 | 1105 | 2760 | 4060 | 4834 | 9002 | 18456 | 40613 | 40615)
+    matches!(
+        number,
+        207 | 208 | 229 | 262 | 916 | 1088 | 1105 | 2760 | 4060 | 4834 | 9002 | 18456 | 40613 | 40615
+    )
 }
 
 /// The numbers of a duplicate key.

@@ -49,7 +49,6 @@ pub(crate) struct GrantsArgs {
 
 /// A form of the rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
 enum Form {
     /// T-SQL, for an owner of the database
     Sql,
@@ -102,7 +101,9 @@ impl GrantsArgs {
                 Form::Sql => tsql::script(&granted, planned),
                 Form::NatsConfig => server_config::text(&granted),
                 Form::Nsc => jwt::commands(&granted, &self.account),
-                Form::Json => format!("{:#}", json!({ "roles": granted.iter().map(json).collect::<Vec<_>>() })),
+                Form::Json => {
+                    format!("{:#}", json!({ "roles": granted.iter().map(json).collect::<Vec<_>>() }))
+                }
             };
             if forms.len() > 1 {
                 output::line(&format!("{} ---- {} ----\n", form.comment(), form.title()));
@@ -131,10 +132,8 @@ impl GrantsArgs {
         let is_loader = role == Role::Loader;
         let is_external = config.sql.auth.method != SqlAuthMethod::SqlLogin;
         let configured = config.sql.auth.user.clone().filter(|_| is_loader && !is_external);
-        let sql_user = SqlUser {
-            name: given.clone().or(configured).unwrap_or_else(|| own_name.clone()),
-            is_external,
-        };
+        let sql_user =
+            SqlUser { name: given.clone().or(configured).unwrap_or_else(|| own_name.clone()), is_external };
         Granted {
             role,
             nats_user: given
@@ -228,7 +227,10 @@ fn json(granted: &Granted) -> Value {
 /// Part of names of both sides, and of a variable: no quotes are needed anywhere.
 fn name_prefix(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    match text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_plain) && text.len() <= 64 {
+    match text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(is_plain)
+        && text.len() <= 64
+    {
         true => Ok(text.to_owned()),
         false => Err("must begin with a letter, and have at most 64 of `A-Z a-z 0-9 _`".to_owned()),
     }
@@ -244,7 +246,8 @@ fn user(text: &str) -> Result<(Role, String), String> {
 }
 
 fn token(text: &str) -> Result<String, String> {
-    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || matches!(c, '.' | '*' | '>' | '"')) {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || matches!(c, '.' | '*' | '>' | '"'))
+    {
         false => Ok(text.to_owned()),
         true => Err("must be the name of a stream".to_owned()),
     }

@@ -42,6 +42,7 @@ pub mod http;
 mod output;
 pub mod run;
 mod operate;
+mod dlq;
 mod grants;
 mod check;
 #[cfg(feature = "local-stack")]

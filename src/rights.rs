@@ -28,13 +28,8 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 5] = [
-        Role::Loader,
-        Role::Publisher,
-        Role::DeadLetterOperator,
-        Role::ReceiptsReader,
-        Role::Analyst,
-    ];
+    pub const ALL: [Role; 5] =
+        [Role::Loader, Role::Publisher, Role::DeadLetterOperator, Role::ReceiptsReader, Role::Analyst];
 
     /// A stable name: part of the names of users and roles, and of tags.
     pub fn as_str(self) -> &'static str {

@@ -45,6 +45,7 @@ const ORDER: &[&str] = &[
     "output",
     "run",
     "operate",
+    "dlq",
     "grants",
     "check",
     // `cli` hands its commands to `demo`, and only that way round

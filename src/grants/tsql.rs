@@ -34,7 +34,8 @@ pub(super) fn script(granted: &[Granted], planned: &[Planned]) -> String {
         if granted.role == Role::Analyst {
             lines.push("-- after the tables have been made".to_owned());
         }
-        let purposes = [None, None, None].into_iter().chain(granted.sql.iter().map(|right| Some(right.purpose)));
+        let purposes =
+            [None, None, None].into_iter().chain(granted.sql.iter().map(|right| Some(right.purpose)));
         for (statement, purpose) in statements(granted).into_iter().zip(purposes) {
             let comment = purpose.map(|purpose| format!(" -- {purpose}")).unwrap_or_default();
             lines.push(format!("{statement};{comment}"));

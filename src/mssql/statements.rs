@@ -5,6 +5,7 @@ mod keyed;
 pub(super) mod layout;
 pub(super) mod leases;
 pub(super) mod receipts;
+pub(super) mod rights;
 pub mod state;
 
 pub use self::keyed::{Merge, Trials};

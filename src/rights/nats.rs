@@ -90,10 +90,17 @@ pub fn loader(config: &Config) -> NatsRights {
     rights
 }
 
-/// What the worker needs for one pipeline: what concerns them all is not among it.
+/// What the worker needs for one pipeline, without what concerns them all.
 pub fn loader_of(pipeline: &PipelineConfig) -> NatsRights {
     let mut rights = NatsRights::default();
     of_pipeline(&mut rights, pipeline);
+    rights
+}
+
+/// What concerns them all.
+pub fn loader_common(config: &Config) -> NatsRights {
+    let mut rights = NatsRights::new(&config.nats.inbox_prefix);
+    of_process(&mut rights, config);
     rights
 }
 

@@ -33,6 +33,22 @@ impl Securable {
         }
     }
 
+    /// Whether `other` is this, or in it. Names are compared as most databases do, without regard to case.
+    pub fn has(&self, other: &Securable) -> bool {
+        let schema_of = |securable: &Securable| match securable {
+            Securable::Database => None,
+            Securable::Schema(schema) => Some(schema.as_str().to_lowercase()),
+            Securable::Table(table) => Some(table.schema.as_str().to_lowercase()),
+            Securable::Own(_) => Some(OWN_SCHEMA.to_owned()),
+        };
+        let name = |securable: &Securable| securable.quoted().map(|name| name.to_lowercase());
+        match self {
+            Securable::Database => true,
+            Securable::Schema(_) => schema_of(self) == schema_of(other),
+            Securable::Table(_) | Securable::Own(_) => name(self) == name(other),
+        }
+    }
+
     /// Its name, quoted; `None` for the database.
     pub fn quoted(&self) -> Option<String> {
         match self {
@@ -171,6 +187,17 @@ fn own_rights(rights: &mut Rights, pipeline: &PipelineConfig, changes_partitions
         if changes_partitions {
             rights.add(on_change, &Securable::Own(table));
         }
+    }
+}
+
+/// A table that is there needs nothing of what creating it does.
+pub fn for_existing(right: &SqlRight, table: &TableName) -> Option<SqlRight> {
+    match (&right.securable, right.permission) {
+        (Securable::Database, _) | (Securable::Schema(_), "ALTER") => None,
+        (Securable::Schema(schema), _) if *schema == table.schema => {
+            Some(SqlRight { securable: Securable::Table(table.clone()), ..right.clone() })
+        }
+        _ => Some(right.clone()),
     }
 }
 
