@@ -9,6 +9,7 @@ use crate::check;
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::decode::trial;
 use crate::dlq::DeadLettersArgs;
+use crate::error::Error;
 use crate::grants::GrantsArgs;
 use crate::keyed::Keyed;
 use crate::mssql::statements;
@@ -164,7 +165,7 @@ fn partitions(args: &operate::Partitions) -> ExitCode {
     };
     match runtime.block_on(args.run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::fail(&format!("{error:#}")),
+        Err(error) => output::fail(&said(&error)),
     }
 }
 
@@ -182,8 +183,17 @@ fn dead_letters(args: &DeadLettersArgs) -> ExitCode {
     };
     match runtime.block_on(args.run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::fail(&format!("{error:#}")),
+        Err(error) => output::fail(&said(&error)),
     }
+}
+
+/// An error with its causes; of the database's own what it says of objects and rights.
+fn said(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(|cause| match cause.downcast_ref::<Error>() {
+        Some(own) => telemetry::describe(own),
+        None => cause.to_string(),
+    });
+    causes.collect::<Vec<_>>().join(": ")
 }
 
 fn grants(args: &GrantsArgs) -> ExitCode {

@@ -5,6 +5,8 @@
 
 pub mod nats;
 pub mod sql;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

@@ -75,3 +75,42 @@ fn grant(right: &SqlRight, role: &str) -> String {
         securable => format!("GRANT {} ON {securable} TO {role}", right.permission),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::rights::nats::NatsRights;
+
+    #[test]
+    fn names_cannot_be_left() {
+        let table = "[a]]b'c].[t;--]".parse().expect("a name");
+        let right = |permission, securable| SqlRight { permission, securable, purpose: "" };
+        let granted = |is_external| Granted {
+            role: Role::Loader,
+            nats_user: String::new(),
+            nats: NatsRights::default(),
+            sql_user: Some(SqlUser { name: "x'];--".to_owned(), is_external }),
+            sql_role: "r".to_owned(),
+            sql: vec![
+                right("CREATE TABLE", Securable::Database),
+                right("SELECT", Securable::Table(table)),
+                right("UPDATE", Securable::Own("progress")),
+            ],
+        };
+        assert_snapshot!(statements(&granted(false)).join("\n"), @r"
+        IF DATABASE_PRINCIPAL_ID(N'r') IS NULL CREATE ROLE [r]
+        IF DATABASE_PRINCIPAL_ID(N'x''];--') IS NULL CREATE USER [x']];--] FOR LOGIN [x']];--]
+        ALTER ROLE [r] ADD MEMBER [x']];--]
+        GRANT CREATE TABLE TO [r]
+        GRANT SELECT ON OBJECT::[a]]b'c].[t;--] TO [r]
+        GRANT UPDATE ON OBJECT::[nats_sql_sink].[progress] TO [r]
+        ");
+        let external = statements(&granted(true));
+        assert_eq!(
+            external[1],
+            "IF DATABASE_PRINCIPAL_ID(N'x''];--') IS NULL CREATE USER [x']];--] FROM EXTERNAL PROVIDER"
+        );
+    }
+}

@@ -130,8 +130,12 @@ impl World {
     }
 
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path(name);
-        std::fs::write(&path, text).expect("a file in the test's folder");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // renamed, so that a process which reads it meanwhile reads all of it
+        let (path, new) =
+            (self.path(name), self.path(&format!("new-{}", NEXT.fetch_add(1, Ordering::Relaxed))));
+        std::fs::write(&new, text).expect("a file in the test's folder");
+        std::fs::rename(new, &path).expect("the file has its name");
         path
     }
 
