@@ -18,7 +18,7 @@ use crate::config::{Config, PipelineConfig};
 use crate::error::Phase;
 use crate::identity;
 use crate::nats::denied::Denials;
-use crate::nats::{self, consumer};
+use crate::nats::{self, consumer, stored};
 use crate::output;
 use crate::rights;
 
@@ -147,6 +147,7 @@ impl DeadLettersArgs {
 
 /// Letters of one pipeline, one after the other, up to the last one that was there at the beginning.
 struct Letters<'a> {
+    jetstream: &'a Context,
     stream: &'a Stream,
     subject: String,
     next: u64,
@@ -154,27 +155,25 @@ struct Letters<'a> {
 }
 
 impl<'a> Letters<'a> {
-    fn of(stream: &'a Stream, pipeline: &PipelineConfig) -> Self {
+    fn of(jetstream: &'a Context, stream: &'a Stream, pipeline: &PipelineConfig) -> Self {
         let (letters, source) = (&pipeline.dead_letter, &pipeline.stream);
         let subject = format!("{}.{}.{source}.*.*", letters.subject, pipeline.name);
         let state = &stream.cached_info().state;
-        Self { stream, subject, next: state.first_sequence, last: state.last_sequence }
+        Self { jetstream, stream, subject, next: state.first_sequence, last: state.last_sequence }
     }
 
     async fn next(&mut self) -> anyhow::Result<Option<Letter>> {
-        use async_nats::jetstream::stream::RawMessageErrorKind as Kind;
         if self.next > self.last {
             return Ok(None);
         }
-        let found = self.stream.get_first_raw_message_by_subject(self.subject.as_str(), self.next).await;
-        let message = match found {
-            Ok(message) if message.sequence <= self.last => message,
-            Ok(_) => return Ok(None),
-            Err(error) if matches!(error.kind(), Kind::NoMessageFound) => return Ok(None),
-            Err(error) => return Err(error).context(format!("reading the letters behind {}", self.next)),
-        };
-        self.next = message.sequence + 1;
-        Ok(Some(Letter::new(message)))
+        let name = &self.stream.cached_info().config.name;
+        match stored::next(self.jetstream, name, self.next, &self.subject).await? {
+            Some(message) if message.sequence <= self.last => {
+                self.next = message.sequence + 1;
+                Ok(Some(Letter::new(&message)?))
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 }
 
@@ -211,7 +210,7 @@ async fn list(
     let mut left = which.limit.unwrap_or(usize::MAX);
     for pipeline in which.pipelines(config)? {
         let stream = consumer::stream(jetstream, &pipeline.dead_letter.stream, Phase::DeadLetter).await?;
-        let mut letters = Letters::of(&stream, pipeline);
+        let mut letters = Letters::of(jetstream, &stream, pipeline);
         while left > 0
             && let Some(letter) = letters.next().await?
         {
@@ -251,12 +250,10 @@ async fn show(
         (None, [name]) => name,
         (None, _) => bail!("the configuration has several dead-letter streams: name one by --stream"),
     };
-    let stream = consumer::stream(jetstream, name, Phase::DeadLetter).await?;
-    let message = stream
-        .get_raw_message(sequence)
-        .await
-        .with_context(|| format!("reading position {sequence} of the stream {name:?}"))?;
-    let letter = Letter::new(message);
+    let Some(message) = stored::at(jetstream, name, sequence).await? else {
+        bail!("nothing is at {sequence} of the stream {name:?}");
+    };
+    let letter = Letter::new(&message)?;
     if !letter.is_one() {
         bail!("what is at {sequence} of the stream {name:?} is no dead letter");
     }
@@ -278,7 +275,7 @@ async fn replay(
     let mut left = which.limit.unwrap_or(usize::MAX);
     for pipeline in which.pipelines(config)? {
         let stream = consumer::stream(jetstream, &pipeline.dead_letter.stream, Phase::DeadLetter).await?;
-        let mut letters = Letters::of(&stream, pipeline);
+        let mut letters = Letters::of(jetstream, &stream, pipeline);
         while left > 0
             && let Some(letter) = letters.next().await?
         {

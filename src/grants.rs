@@ -64,6 +64,8 @@ enum Form {
 #[derive(Debug)]
 struct Granted {
     role: Role,
+    /// What it is called where nothing else is said.
+    name: String,
     /// The user on the side of NATS.
     nats_user: String,
     /// What it may do there.
@@ -136,12 +138,14 @@ impl GrantsArgs {
             SqlUser { name: given.clone().or(configured).unwrap_or_else(|| own_name.clone()), is_external };
         Granted {
             role,
+            name: own_name.clone(),
             nats_user: given
                 .or_else(|| config.nats.user.clone().filter(|_| is_loader))
                 .unwrap_or_else(|| own_name.clone()),
             nats,
             sql_user: (!sql.is_empty()).then_some(sql_user),
-            sql_role: own_name,
+            // users and roles share one space of names
+            sql_role: format!("{own_name}_role"),
             sql,
         }
     }

@@ -26,6 +26,7 @@ mod payload;
 pub mod reader;
 pub mod reply;
 pub mod settle;
+pub mod stored;
 pub mod unreadable;
 pub mod user_info;
 pub mod watch;

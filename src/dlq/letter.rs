@@ -1,17 +1,20 @@
 //! A dead letter as it is stored, and the event that it was.
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::message::PublishMessage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::error::Result;
 use crate::nats::dead_letter::{
     DETAIL, HEADERS_LEFT_OUT, ORIGINAL_PREFIX, PIPELINE, REASON, SEQUENCE, STREAM, SUBJECT, TRUNCATED,
     UNREADABLE_HEADERS,
 };
+use crate::nats::stored::Stored;
 
 /// By which a stream knows a message that it has already.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -20,12 +23,24 @@ const OF_SERVER: &str = "nats-";
 
 #[derive(Debug)]
 pub(super) struct Letter {
-    stored: StreamMessage,
+    sequence: u64,
+    time: OffsetDateTime,
+    /// In their order; a name may come several times.
+    headers: Vec<(String, String)>,
+    payload: Bytes,
 }
 
 impl Letter {
-    pub(super) fn new(stored: StreamMessage) -> Self {
-        Self { stored }
+    pub(super) fn new(stored: &Stored) -> Result<Self> {
+        let headers = stored.headers()?;
+        let headers = String::from_utf8_lossy(&headers);
+        let lines = headers.lines().skip(1).filter_map(|line| line.split_once(':'));
+        Ok(Self {
+            sequence: stored.sequence,
+            time: stored.time,
+            headers: lines.map(|(name, value)| (name.to_owned(), value.trim_start().to_owned())).collect(),
+            payload: Bytes::from(stored.payload()?),
+        })
     }
 
     /// Whether it is one at all.
@@ -34,11 +49,11 @@ impl Letter {
     }
 
     pub(super) fn sequence(&self) -> u64 {
-        self.stored.sequence
+        self.sequence
     }
 
     pub(super) fn stored_at(&self) -> OffsetDateTime {
-        self.stored.time
+        self.time
     }
 
     pub(super) fn reason(&self) -> &str {
@@ -51,7 +66,7 @@ impl Letter {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.stored.headers.get(name).map(async_nats::HeaderValue::as_str)
+        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
     /// Where it is, and what it is about: no value of its event but the subject.
@@ -59,20 +74,20 @@ impl Letter {
         let text = |name: &str| self.header(name).unwrap_or("?");
         format!(
             "{} {} {} {} from {} {} on {}, {} bytes",
-            self.stored.sequence,
+            self.sequence,
             self.time(),
             text(PIPELINE),
             text(REASON),
             text(STREAM),
             text(SEQUENCE),
             text(SUBJECT),
-            self.stored.payload.len()
+            self.payload.len()
         )
     }
 
     pub(super) fn json(&self) -> Value {
         json!({
-            "sequence": self.stored.sequence,
+            "sequence": self.sequence,
             "stored_at": self.time(),
             "pipeline": self.header(PIPELINE),
             "reason": self.header(REASON),
@@ -80,33 +95,29 @@ impl Letter {
             "stream": self.header(STREAM),
             "stream_sequence": self.header(SEQUENCE).and_then(|text| text.parse::<u64>().ok()),
             "subject": self.header(SUBJECT),
-            "payload_bytes": self.stored.payload.len(),
+            "payload_bytes": self.payload.len(),
             "can_be_replayed": self.message().is_ok(),
         })
     }
 
     fn time(&self) -> String {
-        self.stored.time.format(&Rfc3339).unwrap_or_default()
+        self.time.format(&Rfc3339).unwrap_or_default()
     }
 
     /// All headers; the event's own with their values, and its payload, only `with_payload`: as text where it is, else in
     /// base64.
     pub(super) fn details(&self, with_payload: bool) -> Vec<String> {
         let mut lines = Vec::new();
-        for (name, values) in self.stored.headers.iter() {
-            let name: &str = name.as_ref();
+        for (name, value) in &self.headers {
             let is_events = name.starts_with(ORIGINAL_PREFIX) || name == UNREADABLE_HEADERS;
-            for value in values {
-                let shown = if is_events && !with_payload { "(not shown)" } else { value.as_str() };
-                lines.push(format!("{name}: {}", shown.escape_debug()));
-            }
+            let shown = if is_events && !with_payload { "(not shown)" } else { value };
+            lines.push(format!("{name}: {}", shown.escape_debug()));
         }
-        lines.sort_unstable();
         if with_payload {
             lines.push(String::new());
-            lines.push(match std::str::from_utf8(&self.stored.payload) {
+            lines.push(match std::str::from_utf8(&self.payload) {
                 Ok(text) => text.to_owned(),
-                Err(_) => format!("base64: {}", STANDARD.encode(&self.stored.payload)),
+                Err(_) => format!("base64: {}", STANDARD.encode(&self.payload)),
             });
         }
         lines
@@ -131,21 +142,18 @@ impl Letter {
             }
         }
         let (mut headers, mut id) = (HeaderMap::new(), None);
-        for (name, values) in self.stored.headers.iter() {
-            let name: &str = name.as_ref();
+        for (name, value) in &self.headers {
             let Some(original) = name.strip_prefix(ORIGINAL_PREFIX) else { continue };
             if original.eq_ignore_ascii_case(MESSAGE_ID) {
-                id = values.first().map(|value| value.as_str().to_owned());
+                id = Some(value.clone());
             } else if !original.to_ascii_lowercase().starts_with(OF_SERVER) {
-                for value in values {
-                    headers.append(original, value.clone());
-                }
+                headers.append(original, value.as_str());
             }
         }
         let own_id = || format!("replay:{}", self.header(MESSAGE_ID).unwrap_or_default());
         Ok(PublishMessage::build()
             .headers(headers)
-            .payload(self.stored.payload.clone())
+            .payload(self.payload.clone())
             .message_id(id.unwrap_or_else(own_id))
             .expected_stream(self.header(STREAM).unwrap_or_default()))
     }
@@ -156,7 +164,6 @@ mod tests {
     use super::*;
 
     fn letter(more: &[(&str, &str)]) -> Letter {
-        let mut headers = HeaderMap::new();
         let own = [
             (PIPELINE, "p"),
             (REASON, "not_json"),
@@ -166,16 +173,16 @@ mod tests {
             (SUBJECT, "a.b"),
             (MESSAGE_ID, "p:S:1:7"),
         ];
-        for (name, value) in own.iter().chain(more) {
-            headers.append(*name, *value);
-        }
-        Letter::new(StreamMessage {
-            subject: "dead.p.S.1.7".into(),
-            sequence: 3,
-            headers,
-            payload: "canary".into(),
-            time: OffsetDateTime::UNIX_EPOCH,
-        })
+        let lines: Vec<String> =
+            own.iter().chain(more).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let stored = serde_json::json!({
+            "seq": 3,
+            "subject": "dead.p.S.1.7",
+            "hdrs": STANDARD.encode(format!("NATS/1.0\r\n{}\r\n", lines.concat())),
+            "data": STANDARD.encode("canary"),
+            "time": "1970-01-01T00:00:00Z",
+        });
+        Letter::new(&serde_json::from_value(stored).expect("a message")).expect("a letter")
     }
 
     /// What is published: the message has no other way to be looked at.

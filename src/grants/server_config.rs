@@ -44,5 +44,5 @@ pub(super) fn text(granted: &[Granted]) -> String {
 }
 
 fn variable(granted: &Granted) -> String {
-    format!("{}_PASSWORD", granted.sql_role.to_ascii_uppercase())
+    format!("{}_PASSWORD", granted.name.to_ascii_uppercase())
 }

@@ -82,20 +82,22 @@ mod tests {
 
     use super::*;
     use crate::rights::nats::NatsRights;
+    use crate::sql_name::TableName;
 
     #[test]
     fn names_cannot_be_left() {
-        let table = "[a]]b'c].[t;--]".parse().expect("a name");
+        let table: TableName = "[a]]b'c].[t;--]".parse().expect("a name");
         let right = |permission, securable| SqlRight { permission, securable, purpose: "" };
         let granted = |is_external| Granted {
             role: Role::Loader,
+            name: String::new(),
             nats_user: String::new(),
             nats: NatsRights::default(),
             sql_user: Some(SqlUser { name: "x'];--".to_owned(), is_external }),
             sql_role: "r".to_owned(),
             sql: vec![
                 right("CREATE TABLE", Securable::Database),
-                right("SELECT", Securable::Table(table)),
+                right("SELECT", Securable::Table(table.clone())),
                 right("UPDATE", Securable::Own("progress")),
             ],
         };

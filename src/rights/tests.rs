@@ -55,8 +55,9 @@ fn a_shared_consumer_is_known_by_its_name() {
 #[test]
 fn the_consumers_of_partitions_have_the_filters_of_partitions() {
     let once = "delivery = \"exactly_once\"\nsubjects = [\"a.*.>\"]\n";
-    let using = ["$JS.API.CONSUMER.MSG.NEXT.S.*", "$JS.API.CONSUMER.DELETE.S.*"];
-    let with = |making: &[&str]| [making, &using].concat();
+    fn with(making: &[&'static str]) -> Vec<&'static str> {
+        [making, &["$JS.API.CONSUMER.MSG.NEXT.S.*", "$JS.API.CONSUMER.DELETE.S.*"]].concat()
+    }
     assert_eq!(published(once), with(&["$JS.API.CONSUMER.CREATE.S.*.a.*.>"]));
     let counted = format!("{once}partitions = {{ count = 3, subject = \"a.{{partition}}.>\" }}\n");
     assert_eq!(

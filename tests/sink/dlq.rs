@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull::OrderedConfig};
 use async_nats::jetstream::stream::Config;
+use futures_util::StreamExt as _;
 
 use crate::numbers::{self, DURABLE, STREAM};
 use crate::support::{Sink, World, eventually};
@@ -77,9 +79,16 @@ async fn letters_are_seen_and_their_events_go_back() {
     let (code, output) = dlq(&sink, &["replay", "--all", "--delete"]).await;
     assert_eq!(code, Some(1), "{output}");
     assert!(output.contains("duplicate window") && output.contains("\"left\":1,\"replayed\":2"), "{output}");
-    let again = source.get_raw_message(5).await.expect("the first one");
+    let config = OrderedConfig {
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: 5 },
+        ..OrderedConfig::default()
+    };
+    let mut again =
+        source.create_consumer(config).await.expect("a consumer").messages().await.expect("its messages");
+    let again = again.next().await.expect("the first one").expect("a message");
     assert_eq!((again.subject.as_str(), &again.payload[..]), ("numbers.a", BAD));
-    let trace: Vec<&str> = again.headers.get_all("Trace").map(async_nats::HeaderValue::as_str).collect();
+    let headers = again.headers.as_ref().expect("headers");
+    let trace: Vec<&str> = headers.get_all("Trace").map(async_nats::HeaderValue::as_str).collect();
     assert_eq!(trace, ["canary-1", "canary-2"]);
     let left: Vec<String> =
         world.dead_letters().await.iter().map(|letter| letter.subject.to_string()).collect();

@@ -32,6 +32,7 @@ async fn heavy_without_any_right_on_a_subject_the_worker_names_it() {
     let mut sql = world.sql().await;
     prepare_sql(&mut sql, &[]).await;
     let kinds = ["appended", "keyed", "once", "counted"].map(kind);
+    make_own_tables(&mut sql, &sink(&world, port, &kinds, "admin", "nobody")).await;
     let mut users = format!("authorization {{ users: [ {{ user: admin, password: {PASSWORD:?} }}\n");
     let mut tasks = Vec::new();
     for own in &kinds {
@@ -110,6 +111,13 @@ fn with_password_of_admin(stand: &Stand, port: u16, kind: &Kind, user: &str) -> 
     sink
 }
 
+/// The sink's own, as an owner of the database would.
+async fn make_own_tables(sql: &mut Sql, sink: &Sink) {
+    let (_, ddl, _) = sink.command(&["ddl"]).await;
+    let own = ddl.split_once("IF SCHEMA_ID").expect("its own tables").1;
+    sql.execute(&format!("IF SCHEMA_ID{own}")).await;
+}
+
 /// Nobody waits for the lease of a worker that was killed.
 async fn free_partitions(stand: &Stand, kind: &Kind) {
     let mut sql = stand.world.sql().await;
@@ -132,11 +140,7 @@ async fn heavy_without_any_right_in_the_database_the_worker_names_it() {
     let users = format!("authorization {{ users: [ {{ user: admin, password: {PASSWORD:?} }} ] }}");
     let stand = Stand::start(world, port, &users).await;
     let kinds = ["appended", "keyed", "made", "once"].map(kind);
-    // the sink's own tables
-    let printed = sink(&stand.world, port, &kinds, "admin", "nobody");
-    let (_, ddl, _) = printed.command(&["ddl"]).await;
-    let own = ddl.split_once("IF SCHEMA_ID").expect("its own tables").1;
-    sql.execute(&format!("IF SCHEMA_ID{own}")).await;
+    make_own_tables(&mut sql, &sink(&stand.world, port, &kinds, "admin", "nobody")).await;
     let stand = &stand;
     let counts = join_all(kinds.iter().map(|kind| async move {
         let worker = sink(&stand.world, port, std::slice::from_ref(kind), "admin", "nobody");

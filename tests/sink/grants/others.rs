@@ -89,8 +89,8 @@ async fn heavy_what_is_printed_is_enough_and_nothing_else_can_be_done() {
     the_dead_letter_operator_gives_events_back(&stand, port, operators).await;
     too_much_is_found(&stand, &loader, port).await;
     sql.execute(
-        "DROP USER grants_loader; DROP USER nats_sql_sink_analyst; DROP ROLE nats_sql_sink_loader; \
-         DROP ROLE nats_sql_sink_analyst",
+        "DROP USER grants_loader; DROP USER nats_sql_sink_analyst; DROP ROLE nats_sql_sink_loader_role; \
+         DROP ROLE nats_sql_sink_analyst_role",
     )
     .await;
     clean_sql(&mut sql).await;
@@ -150,7 +150,7 @@ async fn the_analyst_reads_and_does_nothing_else(stand: &Stand) {
         ("CREATE SCHEMA mine", 262),
         ("CREATE USER more WITHOUT LOGIN", 15247),
         ("CREATE ROLE more", 15247),
-        ("ALTER ROLE nats_sql_sink_loader ADD MEMBER nats_sql_sink_analyst", 15151),
+        ("ALTER ROLE nats_sql_sink_loader_role ADD MEMBER nats_sql_sink_analyst", 15151),
         ("ALTER ROLE db_owner ADD MEMBER nats_sql_sink_analyst", 15151),
         ("GRANT INSERT ON grants_once.rows TO nats_sql_sink_analyst", 15151),
     ] {
