@@ -1,6 +1,6 @@
 //! Arguments, commands and exit codes. Results go to stdout, logs to stderr.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::check;
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
 use crate::decode::trial;
+use crate::dlq::DeadLettersArgs;
+use crate::error::Error;
+use crate::grants::GrantsArgs;
 use crate::keyed::Keyed;
 use crate::mssql::statements;
 use crate::operate;
@@ -39,12 +42,20 @@ enum Command {
     Run(ConfigArgs),
     /// Look whether everything is there that `run` would need, and print a line for each finding
     ///
-    /// Nothing is created or changed. Exit code 1 where something would keep `run` from working.
-    Check(ConfigArgs),
+    /// Nothing is created or changed. The rights of both identities are among it: what is missing, and what is more than is
+    /// needed. Exit code 1 where something would keep `run` from working.
+    Check(CheckArgs),
     /// Print the CREATE TABLE statements for the tables of the configuration, and for those that the sink keeps its own
     Ddl(ConfigArgs),
+    /// Print who has to be granted what for this configuration, in the database and on NATS, and no more
+    ///
+    /// Five roles: the worker, publishers, who looks after dead letters, who reads receipts, and who reads the tables.
+    /// Nothing is granted by it: run what it prints as an owner of the database, and put it into the configuration of NATS.
+    Grants(GrantsArgs),
     /// See and change how the streams of pipelines in exactly_once are divided
     Partitions(operate::Partitions),
+    /// See dead letters, and publish their events again
+    Dlq(DeadLettersArgs),
     /// Decode what stdin holds, for a worker that suspects it
     #[command(name = trial::COMMAND, hide = true)]
     TryDecode,
@@ -56,6 +67,15 @@ enum Command {
     /// A real nats-server, and a stand-in for SQL Server in front of a real PostgreSQL. For development only.
     #[cfg(feature = "local-stack")]
     Local(crate::demo::LocalArgs),
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Fail where an identity may do more than is needed, too
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -75,7 +95,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run_command(&args),
         Command::Check(args) => check_command(&args),
         Command::Ddl(args) => ddl(&args),
+        Command::Grants(args) => grants(&args),
         Command::Partitions(args) => partitions(&args),
+        Command::Dlq(args) => dead_letters(&args),
         Command::TryDecode => trial::main(),
         #[cfg(feature = "local-stack")]
         Command::Demo(args) => crate::demo::demo(&args),
@@ -85,7 +107,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run_command(args: &ConfigArgs) -> ExitCode {
-    let (config, planned) = match load(args) {
+    let (config, planned) = match load(&args.config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -111,8 +133,8 @@ fn run_command(args: &ConfigArgs) -> ExitCode {
     }
 }
 
-fn check_command(args: &ConfigArgs) -> ExitCode {
-    let (config, planned) = match load(args) {
+fn check_command(args: &CheckArgs) -> ExitCode {
+    let (config, planned) = match load(&args.config.config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -123,7 +145,7 @@ fn check_command(args: &ConfigArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
     };
-    match runtime.block_on(check::check(&config, &planned)) {
+    match runtime.block_on(check::check(&config, &planned, args.strict)) {
         true => ExitCode::SUCCESS,
         false => output::fail("not everything that `run` needs is there"),
     }
@@ -143,12 +165,49 @@ fn partitions(args: &operate::Partitions) -> ExitCode {
     };
     match runtime.block_on(args.run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::fail(&format!("{error:#}")),
+        Err(error) => output::fail(&said(&error)),
+    }
+}
+
+fn dead_letters(args: &DeadLettersArgs) -> ExitCode {
+    let config = match Config::load(args.config_file()) {
+        Ok(config) => config,
+        Err(error) => return output::usage(&error.to_string()),
+    };
+    if let Err(error) = telemetry::init(&config.log) {
+        return output::usage(&format!("log: {error}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&format!("cannot start the runtime: {error}")),
+    };
+    match runtime.block_on(args.run(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&said(&error)),
+    }
+}
+
+/// An error with its causes; of the database's own what it says of objects and rights.
+fn said(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(|cause| match cause.downcast_ref::<Error>() {
+        Some(own) => telemetry::describe(own),
+        None => cause.to_string(),
+    });
+    causes.collect::<Vec<_>>().join(": ")
+}
+
+fn grants(args: &GrantsArgs) -> ExitCode {
+    match load(&args.config) {
+        Ok((config, planned)) => {
+            args.print(&config, &planned);
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
     }
 }
 
 fn ddl(args: &ConfigArgs) -> ExitCode {
-    let (_, planned) = match load(args) {
+    let (_, planned) = match load(&args.config) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -167,8 +226,8 @@ fn ddl(args: &ConfigArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn load(args: &ConfigArgs) -> Result<(Config, Vec<Planned>), ExitCode> {
-    let config = Config::load(&args.config).map_err(|error| output::usage(&error.to_string()))?;
+fn load(path: &Path) -> Result<(Config, Vec<Planned>), ExitCode> {
+    let config = Config::load(path).map_err(|error| output::usage(&error.to_string()))?;
     let planned = run::load_schemas(&config)
         .map_err(|(path, error)| output::usage(&format!("schema {}: {error}", path.display())))?;
     let planned = run::plan_keyed(planned).map_err(|message| output::usage(&message))?;

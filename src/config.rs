@@ -39,7 +39,7 @@ pub use sql::{
     DEFAULT_SQL_PORT, Encryption, MAX_ENCRYPTED_PACKET_BYTES, MAX_PACKET_BYTES, SqlConfig, SqlServerAddress,
 };
 pub use sql_auth::{SqlAuthConfig, SqlAuthMethod};
-pub use subject::subjects_overlap;
+pub use subject::{subject_problem, subjects_overlap};
 
 pub use crate::telemetry::{LogConfig, LogFormat};
 

@@ -130,6 +130,7 @@ const RULES: &[Rule] = {
         rule(2601, Stop, "a unique index already holds this key"),
         rule(2627, Stop, "a unique or primary key constraint already holds this key"),
         rule(2628, Bisect, "a value is too long for its column"),
+        rule(2760, Stop, "the schema does not exist, or ALTER on it is missing"),
         rule(3902, Retry, "commit without a transaction: the server had ended it"),
         rule(3903, Retry, "rollback without a transaction: the server had ended it"),
         rule(3906, Retry, "the database is read-only, as it is during a failover"),
@@ -140,7 +141,7 @@ const RULES: &[Rule] = {
         rule(3989, Retry, "the request may not start in this transaction"),
         rule(3998, Retry, "the transaction was doomed at the end of the batch"),
         // In the failover window 4060 comes with a retried login; out of it the name is wrong.
-        rule(4060, Stop, "the database does not exist, or the login may not open it"),
+        rule(4060, Stop, "the database does not exist, or the login may not open it (CONNECT is missing)"),
         rule(4221, Retry, "the replica is not ready for logins"),
         rule(4815, Bisect, "a value has a length that its column does not allow"),
         rule(
@@ -202,7 +203,10 @@ pub fn asks_for_less(error: &Error) -> bool {
 
 /// Whether the server's text for this number names objects only (tables, columns, logins), never a row's value.
 pub fn names_objects_only(number: u32) -> bool {
-    matches!(number, 207 | 208 | 229 | 262 | 916 | 1088 | 1105 | 4060 | 4834 | 9002 | 18456 | 40613 | 40615)
+    matches!(
+        number,
+        207 | 208 | 229 | 262 | 916 | 1088 | 1105 | 2760 | 4060 | 4834 | 9002 | 18456 | 40613 | 40615
+    )
 }
 
 /// The numbers of a duplicate key.

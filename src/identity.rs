@@ -172,6 +172,7 @@ pub async fn nats_options(config: &NatsConfig) -> Result<ConnectOptions, Identit
         warn_if_exposed("nats.tls.key_file", key);
         options = options.add_client_certificate(cert.clone(), key.clone());
     }
+    options = options.custom_inbox_prefix(&config.inbox_prefix);
     Ok(if tls.required { options.require_tls(true) } else { options })
 }
 

@@ -15,6 +15,7 @@ pub mod config;
 pub mod identity;
 pub mod schema;
 pub mod keyed;
+pub mod rights;
 pub mod fair;
 pub mod budget;
 
@@ -41,6 +42,8 @@ pub mod http;
 mod output;
 pub mod run;
 mod operate;
+mod dlq;
+mod grants;
 mod check;
 #[cfg(feature = "local-stack")]
 pub mod demo;

@@ -1,6 +1,6 @@
 //! The database: `connect` makes sessions, `target` knows what the table is, `bulk` turns a `RecordBatch` into rows,
 //! `commit` makes them durable together with what `progress` keeps of a partition, `leases` says who reads it,
-//! `trials` tries parts of a batch by key, `layout` changes how a stream is divided,
+//! `rights` asks what the user may do, `trials` tries parts of a batch by key, `layout` changes how a stream is divided,
 //! `outbox` keeps what is to be announced, and `statements` holds all T-SQL.
 
 use futures_util::TryStreamExt;
@@ -13,6 +13,7 @@ pub mod layout;
 pub mod leases;
 pub mod outbox;
 pub mod progress;
+pub mod rights;
 pub mod statements;
 pub mod target;
 pub mod trials;

@@ -11,12 +11,14 @@ use futures_util::StreamExt;
 
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
+use crate::nats::denied::Denials;
 
 mod answers;
 pub mod charge;
 pub mod consumer;
 pub mod coverage;
 pub mod dead_letter;
+pub mod denied;
 pub mod gate;
 pub mod intake;
 pub mod lease;
@@ -24,24 +26,35 @@ mod payload;
 pub mod reader;
 pub mod reply;
 pub mod settle;
+pub mod stored;
 pub mod unreadable;
+pub mod user_info;
 pub mod watch;
 
 /// Connects, with what the configuration's secrets gave as `options`. A connection that breaks later is made again
 /// by the client, without end.
 ///
 /// One that says nothing for two of `ping_interval` counts as broken: what is held has to be renewed, and what is
-/// durable acknowledged, before JetStream delivers it again.
+/// durable acknowledged, before JetStream delivers it again. What the server does not allow is told to `denials`.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::NatsRefused`] where the server refuses the credentials, [`ErrorKind::NatsUnavailable`] else.
-pub async fn connect(servers: &[String], options: ConnectOptions, ping_interval: Duration) -> Result<Client> {
+pub async fn connect(
+    servers: &[String],
+    options: ConnectOptions,
+    ping_interval: Duration,
+    denials: &Denials,
+) -> Result<Client> {
+    let denials = denials.clone();
     let options = options
         .ping_interval(ping_interval)
         .name(concat!("nats-sql-sink/", env!("CARGO_PKG_VERSION")))
         .subscription_capacity(2 * charge::MAX_PULL_MESSAGES)
-        .event_callback(|event| async move { observe(&event) });
+        .event_callback(move |event| {
+            observe(&event, &denials);
+            std::future::ready(())
+        });
     options.connect(servers).await.map_err(|error| {
         let kind = match error.kind() {
             async_nats::ConnectErrorKind::Authentication
@@ -78,7 +91,7 @@ pub async fn round_trip(client: &Client) -> Result<()> {
 }
 
 /// Logs and counts what happens to the connection.
-fn observe(event: &Event) {
+fn observe(event: &Event, denials: &Denials) {
     let name = match event {
         Event::Connected => "connected",
         Event::Disconnected => "disconnected",
@@ -91,6 +104,8 @@ fn observe(event: &Event) {
     };
     metrics::nats_event(name);
     match event {
+        // said by the right that is missing, once
+        Event::ServerError(error) if denials.met(&error.to_string()) => {}
         Event::Connected | Event::Draining | Event::Closed => {
             tracing::info!(event = %event, "nats connection");
         }

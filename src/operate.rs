@@ -12,8 +12,9 @@ use crate::identity;
 use crate::mssql::connect::{Connector, Session};
 use crate::mssql::layout;
 use crate::mssql::progress::{self, Position, Progress};
-use crate::nats::{self, consumer};
+use crate::nats::{self, consumer, denied::Denials};
 use crate::output;
+use crate::rights;
 
 /// How often it is looked whether all partitions are at the barrier.
 const LOOK: Duration = Duration::from_millis(500);
@@ -124,7 +125,8 @@ struct Found {
 
 async fn find(config: &Config, pipeline: &PipelineConfig) -> anyhow::Result<Found> {
     let options = identity::nats_options(&config.nats).await?;
-    let client = nats::connect(&config.nats.servers, options, Duration::from_secs(30)).await?;
+    let denials = Denials::of(Vec::new(), rights::nats::loader(config));
+    let client = nats::connect(&config.nats.servers, options, Duration::from_secs(30), &denials).await?;
     let stream = consumer::stream(&jetstream::new(client), &pipeline.stream, Phase::Nats).await?;
     let info = stream.cached_info();
     Ok(Found {

@@ -36,6 +36,7 @@ use crate::nats::watch::{self, Watch};
 use crate::nats::{consumer, lease};
 use crate::receipts::Receipts;
 use crate::refusals::Refusals;
+use crate::rights::sql::own_tables;
 use crate::schema::Schema;
 use crate::shutdown::Shutdown;
 use crate::sizing;
@@ -283,7 +284,7 @@ impl Pipeline {
         let preparing = async {
             let session = leased.session()?;
             if self.config.receipts.is_some() {
-                progress::prepare(session, self.config.create_table).await?;
+                progress::prepare(session, &own_tables(&self.config), self.config.create_table).await?;
             } else {
                 progress::refuse_delayed_durability(session).await?;
             }

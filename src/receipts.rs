@@ -116,7 +116,8 @@ impl Receipts {
         };
         tokio::select! {
             last = within(LAST_WORD, last) => if let Err(error) = last {
-                tracing::warn!(pipeline = %self.pipeline, %error, "the last receipts are published by another worker, or the next");
+                let text = telemetry::describe(&error);
+                tracing::warn!(pipeline = %self.pipeline, error = %text, "the last receipts are published by another worker, or the next");
             },
             () = self.shutdown.forced() => {}
         }

@@ -16,9 +16,10 @@ use crate::identity;
 use crate::keyed;
 use crate::metrics;
 use crate::mssql::connect::Pool;
-use crate::nats;
+use crate::nats::{self, denied::Denials};
 use crate::pipeline::{Pipeline, Shared};
 use crate::retry::Backoff;
+use crate::rights;
 use crate::schema::{Schema, SchemaError};
 use crate::shutdown::Shutdown;
 use crate::status::StatusBoard;
@@ -115,7 +116,11 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
     let config = Arc::new(config);
     let pools = Pool::divide(config.sql.clone(), planned.len())?;
     let decode_pool = DecodePool::new(decode_threads())?;
-    let Some(client) = connect(&config, &statuses, &shutdown).await else {
+    let concerned = planned.iter().zip(&statuses);
+    let concerned =
+        concerned.map(|((pipeline, _), status)| (status.clone(), rights::nats::loader_of(pipeline)));
+    let denials = Denials::of(concerned.collect(), rights::nats::loader_common(&config));
+    let Some(client) = connect(&config, &statuses, &denials, &shutdown).await else {
         http_stop.stop();
         return Ok(());
     };
@@ -125,7 +130,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
             identity.keep_fresh().await;
         }
     });
-    let observer = tokio::spawn(observe(budgets.first().cloned(), board.clone()));
+    let observer = tokio::spawn(observe(budgets.first().cloned(), board.clone(), denials));
     let mut pipelines = JoinSet::new();
     let shares = pools.into_iter().zip(budgets);
     for (((pipeline, schema), status), (pool, budget)) in planned.into_iter().zip(statuses).zip(shares) {
@@ -161,8 +166,8 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
     Ok(())
 }
 
-/// Tells every second how much of the budget is reserved, and which pipelines are ready.
-async fn observe(budget: Option<Budget>, board: StatusBoard) {
+/// Tells every second how much of the budget is reserved, and which pipelines are ready, and forgets refusals that are over.
+async fn observe(budget: Option<Budget>, board: StatusBoard, denials: Denials) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
@@ -170,6 +175,7 @@ async fn observe(budget: Option<Budget>, board: StatusBoard) {
         if let Some(budget) = &budget {
             metrics::budget(budget.total(), budget.total_reserved());
         }
+        denials.refresh();
         board.refresh();
     }
 }
@@ -206,6 +212,7 @@ fn ping_interval(config: &Config) -> Duration {
 async fn connect(
     config: &Config,
     statuses: &[crate::status::PipelineStatus],
+    denials: &Denials,
     shutdown: &Shutdown,
 ) -> Option<async_nats::Client> {
     let mut backoff = Backoff::transient();
@@ -214,7 +221,7 @@ async fn connect(
             let options = identity::nats_options(&config.nats)
                 .await
                 .map_err(|error| Error::new(Phase::Nats, ErrorKind::Credential, error.to_string()))?;
-            nats::connect(&config.nats.servers, options, ping_interval(config)).await
+            nats::connect(&config.nats.servers, options, ping_interval(config), denials).await
         };
         let error = tokio::select! {
             connected = attempt => match connected {

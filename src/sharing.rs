@@ -264,7 +264,7 @@ impl Sharing {
         if let Some(mut own) = session.take() {
             match self.within(leases::leave(&mut own.session, pipeline, &self.worker)).await {
                 Ok(()) => *session = Some(own),
-                Err(error) => tracing::warn!(%pipeline, %error, "the leases are not given back, they expire"),
+                Err(error) => say_not_given_back(pipeline, &error),
             }
         }
         metrics::partitions_owned(pipeline, 0);
@@ -311,9 +311,14 @@ impl Sharing {
             () = writer.shutdown.forced() => return,
         };
         if let Err(error) = left {
-            tracing::warn!(%pipeline, %error, "the leases are not given back, they expire");
+            say_not_given_back(pipeline, &error);
         }
     }
+}
+
+fn say_not_given_back(pipeline: &str, error: &Error) {
+    let text = telemetry::describe(error);
+    tracing::warn!(pipeline, error = %text, "the leases are not given back, they expire");
 }
 
 /// Whether what is kept is still what this worker was started for.

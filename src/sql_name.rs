@@ -49,8 +49,13 @@ impl Identifier {
 
     /// The name as a statement writes it: `[a]]b]`.
     pub fn quoted(&self) -> String {
-        format!("[{}]", self.0.replace(']', "]]"))
+        quote(&self.0)
     }
+}
+
+/// A name as a statement writes it, whatever is in it.
+pub fn quote(name: &str) -> String {
+    format!("[{}]", name.replace(']', "]]"))
 }
 
 impl TryFrom<String> for Identifier {

@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "identity",
     "schema",
     "keyed",
+    "rights",
     "fair",
     // a delivery carries the permit for its bytes
     "budget",
@@ -44,6 +45,8 @@ const ORDER: &[&str] = &[
     "output",
     "run",
     "operate",
+    "dlq",
+    "grants",
     "check",
     // `cli` hands its commands to `demo`, and only that way round
     "demo",

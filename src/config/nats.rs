@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::problem::{Checks, Problem, quote};
 use super::secret::{self, EnvironmentReference, SecretSource};
+use super::subject::subject_problem;
 
 /// How to reach NATS, and as whom. At most one way of authentication may be given.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,6 +29,9 @@ pub struct NatsConfig {
     pub token_file: Option<PathBuf>,
     /// The environment variable with a token, as `"${VARIABLE}"`. Default: none.
     pub token: Option<EnvironmentReference>,
+    /// What the subjects of replies begin with: one of its own for each role, so that none hears what another is answered.
+    /// Default `_INBOX.nats_sql_sink_loader`.
+    pub inbox_prefix: String,
     /// Encryption, and the certificates for it.
     pub tls: NatsTlsConfig,
 }
@@ -43,6 +47,7 @@ impl Default for NatsConfig {
             password: None,
             token_file: None,
             token: None,
+            inbox_prefix: "_INBOX.nats_sql_sink_loader".to_owned(),
             tls: NatsTlsConfig::default(),
         }
     }
@@ -127,6 +132,9 @@ impl NatsConfig {
             if let Some(problem) = server_problem(&format!("servers[{index}]"), server) {
                 checks.refuse(problem);
             }
+        }
+        if let Some(message) = subject_problem(&self.inbox_prefix, false) {
+            checks.refuse(Problem::new("inbox_prefix", message).with_value(quote(&self.inbox_prefix)));
         }
         self.validate_auth(checks);
         let mut tls = checks.table("tls");

@@ -96,6 +96,11 @@ impl PartitionsConfig {
         }
     }
 
+    /// A filter that matches what the filters of all partitions match, where these follow a pattern.
+    pub fn any_partition(&self) -> Option<String> {
+        self.subject.as_ref().map(|pattern| pattern.replace(PLACEHOLDER, "*"))
+    }
+
     fn validate(&self, checks: &mut Checks<'_>, subjects: &[String]) {
         match (&self.subjects, self.count, &self.subject) {
             (Some(_), None, None) => self.validate_lists(checks, subjects),

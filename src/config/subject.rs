@@ -20,7 +20,7 @@ pub(super) fn name_problem(name: &str) -> Option<String> {
 }
 
 /// Why nothing can be published on, or received by, `subject`, if so. Wildcards only where `filter`.
-pub(super) fn subject_problem(subject: &str, filter: bool) -> Option<&'static str> {
+pub fn subject_problem(subject: &str, filter: bool) -> Option<&'static str> {
     if subject.is_empty() {
         return Some("must not be empty");
     }

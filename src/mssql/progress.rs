@@ -60,13 +60,13 @@ pub struct Kept {
     pub stream_created: Option<i64>,
 }
 
-/// Creates the sink's own tables where `create` allows it, and checks that they are there.
+/// Creates the sink's own tables where `create` allows it, and checks that those are there which a pipeline uses.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::TableShape`] where they are missing, or the database makes commits durable only later.
-pub async fn prepare(session: &mut Session, create: bool) -> Result<()> {
-    if !are_there(session).await? {
+pub async fn prepare(session: &mut Session, used: &[&str], create: bool) -> Result<()> {
+    if !are_there(session, used).await? {
         if !create {
             return Err(missing());
         }
@@ -93,15 +93,15 @@ pub fn missing() -> Error {
     )
 }
 
-/// Whether the sink's own tables are there.
+/// Whether these of the sink's own tables are there. Others are not asked for: who does not use them may not see them.
 ///
 /// # Errors
 ///
 /// The server's, and the connection's.
-pub async fn are_there(session: &mut Session) -> Result<bool> {
-    let rows = query(session, state::COUNT_STATE).await.map_err(failed)?;
+pub async fn are_there(session: &mut Session, used: &[&str]) -> Result<bool> {
+    let rows = query(session, &state::count_state(used)).await.map_err(failed)?;
     let count = rows.first().map(|row| number::<i32>(row, "tables")).transpose()?;
-    Ok(count == Some(state::STATE_TABLES))
+    Ok(count.and_then(|count| usize::try_from(count).ok()) == Some(used.len()))
 }
 
 /// A commit that is not durable when it is confirmed can be lost with the server, after its events were given up.

@@ -5,6 +5,7 @@ mod keyed;
 pub(super) mod layout;
 pub(super) mod leases;
 pub(super) mod receipts;
+pub(super) mod rights;
 pub mod state;
 
 pub use self::keyed::{Merge, Trials};
@@ -92,7 +93,7 @@ pub fn create_table(table: &TableName, schema: &Schema, keyed: Option<&Keyed>) -
 }
 
 /// A national character literal.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("N'{}'", text.replace('\'', "''"))
 }
 

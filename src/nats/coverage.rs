@@ -8,6 +8,7 @@ use async_nats::jetstream::stream::{Info, RetentionPolicy, Stream};
 
 use crate::config::{Layout, PipelineConfig};
 use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::nats::reader::random_name;
 
 /// Counts the events of the stream that no partition would read: an event that nobody reads would be missing in the
 /// table without a trace.
@@ -20,9 +21,9 @@ pub async fn check(stream: &Stream, pipeline: &PipelineConfig, layout: &Layout) 
         // lists are held against `subjects` when the configuration is read
         return Ok(());
     }
-    let all = matching(stream, &pipeline.subjects).await?;
+    let all = matching(stream, pipeline, &pipeline.subjects).await?;
     let filters: Vec<String> = layout.partitions.iter().flatten().cloned().collect();
-    let covered = matching(stream, &filters).await?;
+    let covered = matching(stream, pipeline, &filters).await?;
     if covered < all {
         let text = format!(
             "{} events of the stream {:?} are in none of the {} partitions: `partitions.count` and \
@@ -54,8 +55,10 @@ pub fn refuse_other_retention(info: &Info) -> Result<()> {
 }
 
 /// How many events of the stream these filters match.
-async fn matching(stream: &Stream, filters: &[String]) -> Result<u64> {
+async fn matching(stream: &Stream, pipeline: &PipelineConfig, filters: &[String]) -> Result<u64> {
     let mut config = PullConfig {
+        // with a name the filter is part of the subject of the request, by which what may be read can be narrowed down
+        name: Some(format!("{}-count-{}", pipeline.consumer_name(), random_name())),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::None,
         memory_storage: true,

@@ -464,7 +464,7 @@ impl Reader {
 }
 
 /// Tells a consumer from others of its partition.
-fn random_name() -> String {
+pub(super) fn random_name() -> String {
     let letters = std::iter::repeat_with(fastrand::alphanumeric);
     letters.take(8).collect()
 }

@@ -9,20 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_nats::header::HeaderName;
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::Info;
-use async_nats::jetstream::{self, Context};
 use async_nats::{Client, StatusCode, Subject};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::json;
 
 use crate::delivery::{Arrival, Claim, Event, Ledger};
-use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::error::{Phase, Result};
 use crate::metrics;
 use crate::nats::dead_letter::{DeadLetters, Reason};
 use crate::nats::settle::Settler;
+use crate::nats::stored::{self, Stored};
 use crate::status::PipelineStatus;
 
 /// How many positions behind the ack floor are looked at. What stands before a bad event is settled soon, and then the
@@ -49,39 +46,21 @@ pub struct Unreadable {
     pub status: PipelineStatus,
 }
 
-/// A stored message, as the stream itself tells it.
-#[derive(Debug, Deserialize)]
-struct Stored {
-    seq: u64,
-    subject: String,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    data: String,
-    #[serde(with = "time::serde::rfc3339")]
-    time: time::OffsetDateTime,
-}
-
 impl Stored {
     /// As it would have been received, without its headers.
     fn event(&self) -> Result<Event> {
         let published_at = i64::try_from(self.time.unix_timestamp_nanos()).unwrap_or(i64::MAX);
         Ok(Event {
             subject: Subject::from(self.subject.as_str()),
-            payload: Bytes::from(decode(&self.data)?),
+            payload: Bytes::from(self.payload()?),
             headers: None,
-            stream_sequence: self.seq,
+            stream_sequence: self.sequence,
             // Nobody has received it, so nobody knows.
             deliveries: 0,
             published_at,
             received_at: published_at,
         })
     }
-}
-
-#[derive(Debug, Deserialize)]
-struct Answer {
-    message: Stored,
 }
 
 impl Unreadable {
@@ -98,8 +77,8 @@ impl Unreadable {
             if self.ledger.holds(sequence) {
                 continue;
             }
-            let Some(stored) = stored(&jetstream, &info.stream_name, sequence).await? else { continue };
-            let headers = decode(&stored.hdrs)?;
+            let Some(stored) = stored::at(&jetstream, &info.stream_name, sequence).await? else { continue };
+            let headers = stored.headers()?;
             if !is_readable(&headers) {
                 self.dead_letter(info, sequence, &stored, &headers).await?;
             }
@@ -157,15 +136,14 @@ impl NextUnreadable {
         let jetstream = jetstream::new(self.client.clone());
         let mut first: Option<Stored> = None;
         for filter in filters {
-            let request = json!({ "seq": sequence, "next_by_subj": filter });
-            if let Some(next) = get(&jetstream, &self.stream, sequence, &request).await?
-                && first.as_ref().is_none_or(|first| next.seq < first.seq)
+            if let Some(next) = stored::next(&jetstream, &self.stream, sequence, filter).await?
+                && first.as_ref().is_none_or(|first| next.sequence < first.sequence)
             {
                 first = Some(next);
             }
         }
         let Some(stored) = first else { return Ok(None) };
-        let headers = decode(&stored.hdrs)?;
+        let headers = stored.headers()?;
         if is_readable(&headers) {
             return Ok(None);
         }
@@ -174,47 +152,11 @@ impl NextUnreadable {
         metrics::dead_lettered(&self.pipeline, KIND);
         self.status.dead_lettered(1);
         tracing::warn!(
-            pipeline = %self.pipeline, sequence = stored.seq,
+            pipeline = %self.pipeline, sequence = stored.sequence,
             "an event whose headers cannot be read is dead-lettered"
         );
-        Ok(Some(stored.seq))
+        Ok(Some(stored.sequence))
     }
-}
-
-/// What is stored at `sequence`; `None` where nothing is.
-async fn stored(jetstream: &Context, stream: &str, sequence: u64) -> Result<Option<Stored>> {
-    get(jetstream, stream, sequence, &json!({ "seq": sequence })).await
-}
-
-async fn get(
-    jetstream: &Context,
-    stream: &str,
-    sequence: u64,
-    request: &serde_json::Value,
-) -> Result<Option<Stored>> {
-    let failed = |what: String| {
-        Error::new(
-            Phase::Pull,
-            ErrorKind::NatsUnavailable,
-            format!("reading position {sequence} of the stream: {what}"),
-        )
-    };
-    let subject = format!("STREAM.MSG.GET.{stream}");
-    match jetstream.request(subject, request).await.map_err(|error| failed(error.to_string()))? {
-        jetstream::response::Response::Ok(Answer { message }) => Ok(Some(message)),
-        jetstream::response::Response::Err { error }
-            if error.error_code() == jetstream::ErrorCode::NO_MESSAGE_FOUND =>
-        {
-            Ok(None)
-        }
-        jetstream::response::Response::Err { error } => Err(failed(error.to_string())),
-    }
-}
-
-fn decode(base64: &str) -> Result<Vec<u8>> {
-    STANDARD.decode(base64).map_err(|_| {
-        Error::new(Phase::Pull, ErrorKind::NatsUnavailable, "the stream answers with what is no base64")
-    })
 }
 
 /// Whether the client can read these headers: `NATS/1.0`, then lines of a name, a colon and a value. Source: NATS ADR-4,

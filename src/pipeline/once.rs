@@ -17,6 +17,7 @@ use crate::nats::dead_letter::DeadLetters;
 use crate::nats::gate::Gate;
 use crate::nats::reader::Gaps;
 use crate::partition::Partitions;
+use crate::rights::sql::own_tables;
 use crate::sharing::{self, Sharing};
 use crate::telemetry;
 use crate::trouble::Trouble;
@@ -86,7 +87,7 @@ impl Pipeline {
         let mut leased = self.shared.pool.get().await?;
         let preparing = async {
             let session = leased.session()?;
-            progress::prepare(session, self.config.create_table).await?;
+            progress::prepare(session, &own_tables(&self.config), self.config.create_table).await?;
             // What the stream has removed before anybody asked for it is no gap.
             let first = info.state.first_sequence.saturating_sub(1);
             let kept = progress::enter(session, &position, layout.partitions.len(), first).await?;

@@ -139,8 +139,12 @@ impl World {
     }
 
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path(name);
-        std::fs::write(&path, text).expect("a file in the test's folder");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // renamed, so that a process which reads it meanwhile reads all of it
+        let (path, new) =
+            (self.path(name), self.path(&format!("new-{}", NEXT.fetch_add(1, Ordering::Relaxed))));
+        std::fs::write(&new, text).expect("a file in the test's folder");
+        std::fs::rename(new, &path).expect("the file has its name");
         path
     }
 
@@ -238,11 +242,21 @@ dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.{name}" }}
     }
 
     pub async fn sql(&self) -> Sql {
+        self.sql_as(&self.sql.user, &self.sql.password).await
+    }
+
+    /// As whom that is.
+    pub fn sql_login(&self) -> (&str, &str) {
+        (&self.sql.user, &self.sql.password)
+    }
+
+    /// A session of another user.
+    pub async fn sql_as(&self, user: &str, password: &str) -> Sql {
         let mut config = tiberius::Config::new();
         config.host(&self.sql.host);
         config.port(self.sql.port);
         config.database(&self.sql.database);
-        config.authentication(AuthMethod::sql_server(&self.sql.user, &self.sql.password));
+        config.authentication(AuthMethod::sql_server(user, password));
         config.encryption(EncryptionLevel::Required);
         match &self.sql.ca_pem {
             Some(pem) => config.trust_cert_ca_bundle(pem.as_bytes()),
@@ -312,6 +326,23 @@ impl Sql {
 
     pub async fn execute(&mut self, sql: &str) {
         self.rows(sql).await;
+    }
+
+    /// The number of the error that a statement is refused with; `None` where it is not.
+    pub async fn refusal(&mut self, sql: &str) -> Option<u32> {
+        let mut answer = match self.client.simple_query(sql).await {
+            Ok(answer) => answer,
+            Err(tiberius::error::Error::Server(token)) => return Some(token.code()),
+            Err(error) => panic!("{sql}: {error}"),
+        };
+        while let Some(item) = answer.next().await {
+            match item {
+                Ok(_) => {}
+                Err(tiberius::error::Error::Server(token)) => return Some(token.code()),
+                Err(error) => panic!("{sql}: {error}"),
+            }
+        }
+        None
     }
 
     /// The one number that a statement answers with.

@@ -78,12 +78,15 @@ pub fn create_state() -> Vec<String> {
     ]
 }
 
-/// One row: how many of the tables are there, and may be seen.
-pub(in crate::mssql) const COUNT_STATE: &str = "SELECT COUNT(*) AS tables FROM sys.tables AS t JOIN sys.schemas AS s ON s.schema_id = t.schema_id \
-     WHERE s.name = N'nats_sql_sink' AND t.name IN (N'progress', N'leases', N'workers', N'receipts')";
-
-/// Tables that [`create_state`] creates.
-pub(in crate::mssql) const STATE_TABLES: i32 = 4;
+/// One row: how many of these tables are there, and may be seen.
+pub(in crate::mssql) fn count_state(tables: &[&str]) -> String {
+    let names: Vec<String> = tables.iter().map(|table| literal(table)).collect();
+    format!(
+        "SELECT COUNT(*) AS tables FROM sys.tables AS t JOIN sys.schemas AS s ON s.schema_id = t.schema_id \
+         WHERE s.name = N'nats_sql_sink' AND t.name IN ({})",
+        names.join(", ")
+    )
+}
 
 /// One row: whether commits of this database are durable only later, whoever commits.
 pub(in crate::mssql) const DELAYED_DURABILITY: &str = "SELECT CAST(delayed_durability_desc AS nvarchar(60)) AS delayed_durability FROM sys.databases WHERE database_id = DB_ID()";

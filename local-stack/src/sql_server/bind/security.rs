@@ -22,6 +22,7 @@ pub(super) fn is_known(name: &str) -> bool {
         "DATABASE_PRINCIPAL_ID",
         "IS_MEMBER",
         "IS_ROLEMEMBER",
+        "IS_SRVROLEMEMBER",
         "HAS_PERMS_BY_NAME",
     ];
     NAMES.contains(&name)
@@ -44,13 +45,13 @@ impl Binder<'_> {
         scope: &Scope<'_>,
     ) -> Bound<Typed> {
         let most = match name {
-            "USER_NAME" | "USER_ID" | "DATABASE_PRINCIPAL_ID" | "IS_MEMBER" => 1,
+            "USER_NAME" | "USER_ID" | "DATABASE_PRINCIPAL_ID" | "IS_MEMBER" | "IS_SRVROLEMEMBER" => 1,
             "IS_ROLEMEMBER" => 2,
             "HAS_PERMS_BY_NAME" => 3,
             _ => 0,
         };
         let least = match name {
-            "IS_MEMBER" | "IS_ROLEMEMBER" => 1,
+            "IS_MEMBER" | "IS_ROLEMEMBER" | "IS_SRVROLEMEMBER" => 1,
             "HAS_PERMS_BY_NAME" => 3,
             _ => 0,
         };
@@ -80,6 +81,7 @@ impl Binder<'_> {
             }
             "USER_ID" | "DATABASE_PRINCIPAL_ID" => int(format!("tsql.principal_id({})", text(0)?)),
             "IS_MEMBER" | "IS_ROLEMEMBER" => int(format!("tsql.is_member({}, {})", text(0)?, text(1)?)),
+            "IS_SRVROLEMEMBER" => int(format!("tsql.is_server_role_member({})", text(0)?)),
             "HAS_PERMS_BY_NAME" => {
                 int(format!("tsql.has_permission({}, {}, {})", text(0)?, text(1)?, text(2)?))
             }

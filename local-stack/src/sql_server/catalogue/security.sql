@@ -126,6 +126,10 @@ CREATE OR REPLACE FUNCTION tsql.principal_name(id int) RETURNS text LANGUAGE sql
 CREATE OR REPLACE FUNCTION tsql.is_member(role text, member text) RETURNS int LANGUAGE sql STABLE AS $$
     SELECT (r.principal_id = ANY (tsql.identities(m.principal_id)))::int FROM tsql.principals r, tsql.principals m
     WHERE r.type = 'R' AND lower(r.name) = lower(role) AND CASE WHEN member IS NULL THEN m.principal_id = tsql.me() ELSE lower(m.name) = lower(member) END $$;
+-- as in Azure SQL Database, where nobody is in a role of the server but public
+CREATE OR REPLACE FUNCTION tsql.is_server_role_member(role text) RETURNS int LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN lower(role) = 'public' THEN 1 WHEN lower(role) IN ('sysadmin', 'securityadmin', 'serveradmin', 'setupadmin', 'processadmin',
+        'diskadmin', 'dbcreator', 'bulkadmin') THEN 0 END $$;
 CREATE OR REPLACE FUNCTION tsql.has_permission(securable text, class_name text, permission text) RETURNS int LANGUAGE plpgsql STABLE AS $$
 DECLARE
     of_object CONSTANT text[] := ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'ALTER', 'CONTROL', 'VIEW DEFINITION'];
