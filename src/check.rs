@@ -7,8 +7,7 @@ use async_nats::jetstream::{self, Context};
 
 use crate::budget::Budget;
 use crate::config::{Config, DeliveryGuarantee, PipelineConfig};
-use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::identity;
+use crate::error::{Error, Phase, Result};
 use crate::mssql::connect::{Connector, Session};
 use crate::mssql::progress;
 use crate::mssql::target::{self, Way};
@@ -71,7 +70,7 @@ pub(crate) async fn check(config: &Config, planned: &[Planned]) -> bool {
     let tables =
         planned.iter().map(|(pipeline, _)| pipeline.table.to_string()).collect::<Vec<_>>().join(", ");
     Findings::good("configuration", &format!("{pipelines} pipelines into {tables}"));
-    let client = findings.of("nats", connect(config).await);
+    let client = findings.of("nats", nats::connect_as(&config.nats, PING_INTERVAL).await);
     if let Some(client) = &client {
         let info = client.server_info();
         let text = format!("connected to {}:{}, nats-server {}", info.host, info.port, info.version);
@@ -100,13 +99,6 @@ pub(crate) async fn check(config: &Config, planned: &[Planned]) -> bool {
         failed => output::line(&format!("{failed} of these keep `run` from working")),
     }
     findings.failed == 0
-}
-
-async fn connect(config: &Config) -> Result<Client> {
-    let options = identity::nats_options(&config.nats)
-        .await
-        .map_err(|error| Error::new(Phase::Nats, ErrorKind::Credential, error.to_string()))?;
-    nats::connect(&config.nats.servers, options, PING_INTERVAL).await
 }
 
 async fn check_nats(

@@ -8,7 +8,6 @@ use clap::{Args, Subcommand};
 
 use crate::config::{Config, DeliveryGuarantee, Layout, PipelineConfig};
 use crate::error::Phase;
-use crate::identity;
 use crate::mssql::connect::{Connector, Session};
 use crate::mssql::layout;
 use crate::mssql::progress::{self, Position, Progress};
@@ -123,8 +122,7 @@ struct Found {
 }
 
 async fn find(config: &Config, pipeline: &PipelineConfig) -> anyhow::Result<Found> {
-    let options = identity::nats_options(&config.nats).await?;
-    let client = nats::connect(&config.nats.servers, options, Duration::from_secs(30)).await?;
+    let client = nats::connect_as(&config.nats, Duration::from_secs(30)).await?;
     let stream = consumer::stream(&jetstream::new(client), &pipeline.stream, Phase::Nats).await?;
     let info = stream.cached_info();
     Ok(Found {

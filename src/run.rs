@@ -10,9 +10,9 @@ use crate::budget::Budget;
 use crate::config::{Config, PipelineConfig};
 use crate::decode::DecodePool;
 use crate::delivery::MAX_SETTLED_BYTES;
-use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::error::Error;
 use crate::http;
-use crate::identity;
+use crate::identity::nats::NatsIdentity;
 use crate::keyed;
 use crate::metrics;
 use crate::mssql::connect::Pool;
@@ -115,7 +115,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
     let config = Arc::new(config);
     let pools = Pool::divide(config.sql.clone(), planned.len())?;
     let decode_pool = DecodePool::new(decode_threads())?;
-    let Some(client) = connect(&config, &statuses, &shutdown).await else {
+    let Some((client, identity)) = connect(&config, &statuses, &shutdown).await else {
         http_stop.stop();
         return Ok(());
     };
@@ -200,18 +200,17 @@ async fn connect(
     config: &Config,
     statuses: &[crate::status::PipelineStatus],
     shutdown: &Shutdown,
-) -> Option<async_nats::Client> {
+) -> Option<(async_nats::Client, Arc<NatsIdentity>)> {
     let mut backoff = Backoff::transient();
     loop {
         let attempt = async {
-            let options = identity::nats_options(&config.nats)
-                .await
-                .map_err(|error| Error::new(Phase::Nats, ErrorKind::Credential, error.to_string()))?;
-            nats::connect(&config.nats.servers, options, ping_interval(config)).await
+            let identity = nats::identity(&config.nats).await?;
+            let client = nats::connect(&identity, ping_interval(config)).await?;
+            Ok::<_, Error>((client, identity))
         };
         let error = tokio::select! {
             connected = attempt => match connected {
-                Ok(client) => return Some(client),
+                Ok(connected) => return Some(connected),
                 Err(error) => error,
             },
             () = shutdown.stopping() => return None,
