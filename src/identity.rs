@@ -3,6 +3,7 @@
 //! For the database nothing is kept between two connections, so a secret that was exchanged is found by the next one.
 //! For NATS `nats` holds what is shown to a server, and reads it anew at every connect.
 
+pub mod files;
 mod lifetime;
 pub mod nats;
 pub(crate) mod tls;
@@ -54,6 +55,17 @@ pub enum SqlCredential {
         /// Its password.
         password: Secret,
     },
+}
+
+impl SqlCredential {
+    /// Whether it says the same.
+    pub fn is(&self, other: &Self) -> bool {
+        let (
+            Self::SqlLogin { user, password },
+            Self::SqlLogin { user: other_user, password: other_password },
+        ) = (self, other);
+        user == other_user && password.expose() == other_password.expose()
+    }
 }
 
 /// A secret that cannot be had. Names the field and the source, never a content.

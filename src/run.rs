@@ -1,11 +1,14 @@
 //! `run`: the worker process. Starts whatever the outside world is like; what is missing is said and waited for.
 
+mod rotation;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use tokio::task::JoinSet;
 
+use self::rotation::Rotations;
 use crate::budget::Budget;
 use crate::config::{Config, PipelineConfig};
 use crate::decode::DecodePool;
@@ -17,6 +20,7 @@ use crate::keyed;
 use crate::metrics;
 use crate::mssql::connect::Pool;
 use crate::nats;
+use crate::nats::gate::Pause;
 use crate::pipeline::{Pipeline, Shared};
 use crate::retry::Backoff;
 use crate::schema::{Schema, SchemaError};
@@ -101,6 +105,7 @@ pub fn check_memory(config: &Config, planned: &[Planned]) -> Result<(), String> 
 /// The process itself cannot work: the HTTP listener cannot be bound, no thread can be started.
 pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> anyhow::Result<()> {
     let recorder = metrics::install()?;
+    let hangups = rotation::listen()?;
     let board = StatusBoard::new();
     let statuses: Vec<_> = planned.iter().map(|(pipeline, _)| board.pipeline(&pipeline.name)).collect();
     let listener = http::bind(config.http.listen).await?;
@@ -119,6 +124,14 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
         http_stop.stop();
         return Ok(());
     };
+    let pause = Pause::default();
+    let rotations = Rotations {
+        config: Arc::clone(&config),
+        hangups,
+        credentials: board.credentials.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let _rotating = rotations.start(&identity, &client, &pause, pools.first());
     let observer = tokio::spawn(observe(budgets.first().cloned(), board.clone()));
     let mut pipelines = JoinSet::new();
     let shares = pools.into_iter().zip(budgets);
@@ -129,6 +142,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
             pool,
             decode_pool: decode_pool.clone(),
             budget,
+            pause: pause.clone(),
             shutdown: shutdown.clone(),
         };
         pipelines.spawn(Pipeline { shared, config: pipeline, schema, status }.run());

@@ -1,7 +1,7 @@
 //! `[sql]`: where the rows go.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -225,6 +225,12 @@ impl SqlAuthConfig {
 }
 
 impl SqlConfig {
+    /// The files that what is shown to the database is made of, each with its field: they are watched.
+    pub fn secret_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("sql.auth.password_file", &self.auth.password_file), ("sql.ca_file", &self.ca_file)];
+        files.into_iter().filter_map(|(field, path)| Some((field, path.as_deref()?)))
+    }
+
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         [&mut self.ca_file, &mut self.auth.password_file].into_iter().flatten()
     }

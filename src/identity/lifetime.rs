@@ -19,7 +19,8 @@ pub struct Lifetime {
 impl Lifetime {
     /// Of two secrets that are shown together: as old as the older, and over with the first.
     pub(crate) fn and(self, other: Self) -> Self {
-        let earliest = |one: Option<SystemTime>, other: Option<SystemTime>| one.into_iter().chain(other).min();
+        let earliest =
+            |one: Option<SystemTime>, other: Option<SystemTime>| one.into_iter().chain(other).min();
         Self {
             issued_at: earliest(self.issued_at, other.issued_at),
             expires_at: earliest(self.expires_at, other.expires_at),

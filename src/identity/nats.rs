@@ -334,7 +334,8 @@ fn credentials(content: &str) -> Option<(Login, Lifetime)> {
 }
 
 fn decorated<'a>(content: &'a str, label: &str) -> Option<&'a str> {
-    let is_mark = |line: &str, word: &str| line.starts_with("---") && line.contains(word) && line.contains(label);
+    let is_mark =
+        |line: &str, word: &str| line.starts_with("---") && line.contains(word) && line.contains(label);
     let mut lines = content.lines().map(str::trim).skip_while(|line| !is_mark(line, "BEGIN")).skip(1);
     let part = lines.find(|line| !line.is_empty())?;
     let end = lines.find(|line| !line.is_empty())?;

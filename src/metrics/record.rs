@@ -234,6 +234,13 @@ pub fn nats_event(event: &'static str) {
     counter!(NATS_CONNECTION_EVENTS_TOTAL.name, "event" => event).increment(1);
 }
 
+/// How old what is shown to NATS (`nats`) or to the database (`sql`) is, and how long it still holds, where it ends.
+pub fn credential(plane: &'static str, age_seconds: f64, expires_in_seconds: Option<f64>) {
+    gauge!(CREDENTIAL_AGE_SECONDS.name, "plane" => plane).set(age_seconds);
+    gauge!(CREDENTIAL_EXPIRES_IN_SECONDS.name, "plane" => plane)
+        .set(expires_in_seconds.unwrap_or(f64::INFINITY));
+}
+
 /// An error was met, after which something is tried again.
 pub fn error_met(pipeline: &str, error: &Error, disposition: Disposition) {
     let (phase, done) = (error.phase.as_str(), disposition.as_str());

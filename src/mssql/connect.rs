@@ -1,5 +1,6 @@
 //! Connections to the database: how one is made, and the pool that hands them out.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
@@ -12,6 +13,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::fair::{self, Permit, Share};
 use crate::identity::{self, SqlCredential};
 use crate::metrics;
+use crate::mssql::kept::{self, Kept};
 use crate::mssql::statements;
 
 /// Azure SQL's gateway redirects a login once, and once more where the database has just moved.
@@ -26,6 +28,8 @@ pub type Session = Client<Compat<TcpStream>>;
 #[derive(Debug)]
 pub struct Connector {
     config: SqlConfig,
+    /// What the database took last.
+    kept: Kept,
 }
 
 impl Connector {
@@ -36,19 +40,53 @@ impl Connector {
                 "sql.trust_server_certificate accepts any certificate: for one's own machine only"
             );
         }
-        Self { config }
+        Self { config, kept: Kept::default() }
     }
 
-    /// Opens a session, following the redirects that the server answers the login with.
+    /// Opens a session. A secret that cannot be read, or that the database refuses, takes nothing away from the one that it
+    /// took before: that one is tried too.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Connector::open_fresh`].
+    pub async fn open(&self) -> Result<Session> {
+        let refused = match Box::pin(self.open_fresh()).await {
+            Err(error) if kept::may_be_the_secret(&error) => error,
+            opened => return opened,
+        };
+        let Some(former) = self.kept.other_than(self.credential().ok().as_ref()) else { return Err(refused) };
+        match Box::pin(self.open_as(&former)).await {
+            Ok(session) => {
+                self.kept.say(&refused);
+                Ok(session)
+            }
+            // that the former one is over is no news
+            Err(_former) => Err(refused),
+        }
+    }
+
+    /// Opens a session with the secret as it is now, following the redirects that the server answers the login with.
     ///
     /// # Errors
     ///
     /// The secret cannot be read, the server cannot be reached, or it refuses the login.
-    pub async fn open(&self) -> Result<Session> {
+    pub async fn open_fresh(&self) -> Result<Session> {
+        let credential = self.credential()?;
+        let session = Box::pin(self.open_as(&credential)).await?;
+        self.kept.took(credential);
+        Ok(session)
+    }
+
+    fn credential(&self) -> Result<SqlCredential> {
+        identity::sql_credential(&self.config.auth)
+            .map_err(|error| Error::new(Phase::Connect, ErrorKind::Credential, error.to_string()))
+    }
+
+    async fn open_as(&self, credential: &SqlCredential) -> Result<Session> {
         let mut host = self.config.server.host.clone();
         let mut port = self.config.server.port;
         for _ in 0..=MAX_REDIRECTS {
-            let config = self.driver_config(&host, port)?;
+            let config = self.driver_config(&host, port, credential)?;
             let tcp = self.tcp(&host, port).await?;
             // Boxed: the login is a large state machine, and would make every future that contains it as large.
             match Box::pin(Client::connect(config, tcp.compat_write())).await {
@@ -83,7 +121,7 @@ impl Connector {
         Ok(tcp)
     }
 
-    fn driver_config(&self, host: &str, port: u16) -> Result<tiberius::Config> {
+    fn driver_config(&self, host: &str, port: u16, credential: &SqlCredential) -> Result<tiberius::Config> {
         let mut config = tiberius::Config::new();
         config.host(host);
         config.port(port);
@@ -110,9 +148,7 @@ impl Connector {
             })?;
             config.trust_cert_ca_bundle(bundle);
         }
-        match identity::sql_credential(&self.config.auth)
-            .map_err(|error| Error::new(Phase::Connect, ErrorKind::Credential, error.to_string()))?
-        {
+        match credential {
             SqlCredential::SqlLogin { user, password } => {
                 config.authentication(AuthMethod::sql_server(user, password.expose()));
             }
@@ -133,6 +169,14 @@ impl Connector {
 #[derive(Debug)]
 pub struct Manager {
     connector: Connector,
+    /// How often what is shown to the database was exchanged: sessions from before are not used again.
+    exchanges: AtomicU64,
+}
+
+impl Manager {
+    fn is_of_today(&self, pooled: &PooledSession) -> bool {
+        pooled.exchange == self.exchanges.load(Ordering::Relaxed)
+    }
 }
 
 impl managed::Manager for Manager {
@@ -140,12 +184,18 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<PooledSession> {
-        Ok(PooledSession { session: Box::pin(self.connector.open()).await?, opened_at: Instant::now() })
+        // before the secret is read, which may be exchanged meanwhile
+        let exchange = self.exchanges.load(Ordering::Relaxed);
+        let session = Box::pin(self.connector.open()).await?;
+        Ok(PooledSession { session, opened_at: Instant::now(), exchange })
     }
 
     async fn recycle(&self, pooled: &mut PooledSession, _: &Metrics) -> RecycleResult<Error> {
         if pooled.opened_at.elapsed() > MAX_CONNECTION_AGE {
             return Err(RecycleError::message("connection has reached its age"));
+        }
+        if !self.is_of_today(pooled) {
+            return Err(RecycleError::message("connection is of a former secret"));
         }
         Ok(())
     }
@@ -156,6 +206,8 @@ impl managed::Manager for Manager {
 pub struct PooledSession {
     session: Session,
     opened_at: Instant,
+    /// Which of the secrets it was opened with.
+    exchange: u64,
 }
 
 /// What a pipeline may have of the sessions that the pipelines of a process share. Cheap to clone.
@@ -185,12 +237,31 @@ impl Pool {
     /// The configuration allows no connection at all.
     pub fn divide(config: SqlConfig, pipelines: usize) -> Result<Vec<Self>> {
         let max_size = config.max_connections;
-        let pool = managed::Pool::builder(Manager { connector: Connector::new(config) })
+        let manager = Manager { connector: Connector::new(config), exchanges: AtomicU64::new(0) };
+        let pool = managed::Pool::builder(manager)
             .max_size(max_size)
             .build()
             .map_err(|error| Error::new(Phase::Connect, ErrorKind::Internal, error.to_string()))?;
         let shares = fair::divide(max_size, pipelines, (max_size / (2 * pipelines.max(1))).max(1));
         Ok(shares.into_iter().map(|share| Self { pool: pool.clone(), share }).collect())
+    }
+
+    /// Opens a session with the secret as it is in its file now, and closes it again: whether the database takes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connector::open`].
+    pub async fn trial(&self) -> Result<()> {
+        Box::pin(self.pool.manager().connector.open_fresh()).await.map(drop)
+    }
+
+    /// What is shown to the database was exchanged: sessions from before are not used again. Those that work finish what
+    /// they do. Holds for all that share the sessions.
+    pub fn exchanged(&self) {
+        let manager = self.pool.manager();
+        manager.exchanges.fetch_add(1, Ordering::Relaxed);
+        let idle = self.pool.retain(|pooled, _| manager.is_of_today(pooled));
+        tracing::debug!(closed = idle.removed.len(), "idle connections of a former secret");
     }
 
     /// Hands out a session, opening one where none is idle.

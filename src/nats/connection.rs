@@ -70,7 +70,8 @@ pub async fn connect(identity: &Arc<NatsIdentity>, ping_interval: Duration) -> R
 /// As of [`connect`].
 pub async fn trial(identity: &Arc<NatsIdentity>) -> Result<()> {
     let options = identity.options().map_err(|error| cannot_connect(identity, &tls::words(&error)))?;
-    let options = options.ping_interval(NO_PINGS).name(concat!("nats-sql-sink/", env!("CARGO_PKG_VERSION"), " trial"));
+    let options =
+        options.ping_interval(NO_PINGS).name(concat!("nats-sql-sink/", env!("CARGO_PKG_VERSION"), " trial"));
     let connected = options.connect(identity.servers()).await;
     let client = connected.map_err(|error| explained(identity, &error))?;
     // The last handle closes it; an error means that it is closed already.

@@ -106,23 +106,31 @@ fn certificate() -> (String, String) {
 #[tokio::test]
 async fn files_of_tls_are_looked_at_before_they_are_used() {
     let ((cert, key), (other, _)) = (certificate(), certificate());
-    let text = |ca: &tempfile::NamedTempFile, cert: &tempfile::NamedTempFile, key: &tempfile::NamedTempFile| {
-        format!("tls = {{ ca_file = '{}', cert_file = '{}', key_file = '{}' }}", path(ca), path(cert), path(key))
-    };
+    let text =
+        |ca: &tempfile::NamedTempFile, cert: &tempfile::NamedTempFile, key: &tempfile::NamedTempFile| {
+            format!(
+                "tls = {{ ca_file = '{}', cert_file = '{}', key_file = '{}' }}",
+                path(ca),
+                path(cert),
+                path(key)
+            )
+        };
     let (ca, cert_file, key_file) = (file(&cert), file(&cert), file(&key));
     let identity = load(&text(&ca, &cert_file, &key_file)).await.expect("they are sound");
     assert!(identity.held().lifetime.expires_at.is_some(), "the certificate has an end");
-    for (bad, field, kind) in [
-        (text(&ca, &file(&other), &key_file), "nats.tls.key_file", "is not the key of nats.tls.cert_file"),
-        (text(&file(&cert[..cert.len() / 2]), &cert_file, &key_file), "nats.tls.ca_file", "is not what"),
-        (text(&file(CANARY), &cert_file, &key_file), "nats.tls.ca_file", "is not what"),
-        (text(&ca, &cert_file, &file(&key[..key.len() / 2])), "nats.tls.key_file", "is not what"),
-        (text(&ca, &cert_file, &file("")), "nats.tls.key_file", "is empty"),
+    let (other, half_cert, half_key) =
+        (file(&other), file(&cert[..cert.len() / 2]), file(&key[..key.len() / 2]));
+    let (none, empty) = (file(CANARY), file(""));
+    for (bad, field, why) in [
+        (text(&ca, &other, &key_file), "nats.tls.key_file", "is not the key of nats.tls.cert_file"),
+        (text(&half_cert, &cert_file, &key_file), "nats.tls.ca_file", "is not what the field is for"),
+        (text(&none, &cert_file, &key_file), "nats.tls.ca_file", "is not what the field is for"),
+        (text(&ca, &cert_file, &half_key), "nats.tls.key_file", "is not what the field is for"),
+        (text(&ca, &cert_file, &empty), "nats.tls.key_file", "is empty"),
     ] {
         let error = load(&bad).await.expect_err(field);
         assert_eq!(error.field, field);
-        // the file is gone with the line that made it: what was read of it counts
-        let _ = kind;
+        assert!(error.to_string().ends_with(why), "{error}");
     }
 }
 
