@@ -1,6 +1,7 @@
 //! The local stack.
 
 pub mod error;
+pub mod nats_auth;
 pub mod nats_cluster;
 pub mod nats_server;
 mod password;

@@ -70,8 +70,7 @@ pub async fn connect(identity: &Arc<NatsIdentity>, ping_interval: Duration) -> R
 /// As of [`connect`].
 pub async fn trial(identity: &Arc<NatsIdentity>) -> Result<()> {
     let options = identity.options().map_err(|error| cannot_connect(identity, &tls::words(&error)))?;
-    let options =
-        options.ping_interval(NO_PINGS).name(concat!("nats-sql-sink/", env!("CARGO_PKG_VERSION"), " trial"));
+    let options = options.ping_interval(NO_PINGS).name(format!("{NAME} trial"));
     let connected = options.connect(identity.servers()).await;
     let client = connected.map_err(|error| explained(identity, &error))?;
     // The last handle closes it; an error means that it is closed already.
@@ -79,7 +78,11 @@ pub async fn trial(identity: &Arc<NatsIdentity>) -> Result<()> {
     Ok(())
 }
 
-/// Makes the connection anew, and waits until it is there.
+/// How long the server may take to work through what was published before the connection is closed.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// Makes the connection anew, and waits until it is there. First the server gets what was published up to now: what the
+/// client has not written yet it would forget.
 ///
 /// # Errors
 ///
@@ -87,6 +90,9 @@ pub async fn trial(identity: &Arc<NatsIdentity>) -> Result<()> {
 pub async fn reconnect(client: &Client, patience: Duration) -> Result<()> {
     let failed = |text: &str| Error::new(Phase::Nats, ErrorKind::NatsUnavailable, text);
     let connects = || client.statistics().connects.load(Ordering::Relaxed);
+    if !matches!(tokio::time::timeout(LAST_WORD, round_trip(client)).await, Ok(Ok(()))) {
+        tracing::debug!("the server has not answered before the connection is made anew");
+    }
     let before = connects();
     client.force_reconnect().await.map_err(|_closed| failed("the connection is closed"))?;
     let there = async {

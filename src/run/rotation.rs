@@ -113,7 +113,7 @@ impl<P: Plane> Rotation<P> {
             self.tell(&mut findings);
             is_asked = tokio::select! {
                 () = tokio::time::sleep(LOOK) => false,
-                changed = self.of.hangups.changed() => changed.is_ok(),
+                Ok(()) = self.of.hangups.changed() => true,
                 () = self.of.shutdown.stopping() => return,
             };
         }
@@ -145,16 +145,21 @@ impl<P: Plane> Rotation<P> {
         if !is_settled || (was_refused && !is_asked) {
             return;
         }
-        if let Err(error) = self.adopt(&seen).await {
-            findings.refused = Some((seen, Instant::now()));
-            self.complain(findings, format!("a new secret cannot be used: {error}"));
-            return;
+        match self.adopt(&seen).await {
+            Ok(is_adopted) => {
+                (findings.last, findings.refused, findings.problem) = (None, None, None);
+                if is_adopted {
+                    tracing::info!(plane = P::NAME, "the secrets were exchanged");
+                }
+            }
+            Err(problem) => {
+                findings.refused = Some((seen, Instant::now()));
+                self.complain(findings, format!("a new secret cannot be used: {problem}"));
+            }
         }
-        (findings.last, findings.refused, findings.problem) = (None, None, None);
-        tracing::info!(plane = P::NAME, "the secrets were exchanged");
     }
 
-    async fn adopt(&mut self, seen: &Seen) -> Result<(), String> {
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool, String> {
         if seen.lifetime.is_over(SystemTime::now()) {
             return Err("it has ended already".to_owned());
         }
@@ -197,3 +202,6 @@ fn seconds(from: SystemTime, to: SystemTime) -> f64 {
         Err(before) => -before.duration().as_secs_f64(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,8 +38,8 @@ pub(super) trait Plane {
     /// The same, where it is to be told of.
     fn told(&self) -> Option<Seen>;
 
-    /// Tries what is new, and goes over to it where the server takes it.
-    async fn adopt(&mut self, seen: &Seen) -> Result<()>;
+    /// Tries what is new, and goes over to it where the server takes it. `false` where that is left to a later look.
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool>;
 
     /// Why there is no connection with what is in use, where that is so.
     async fn trouble(&mut self) -> Option<String>;
@@ -86,11 +86,11 @@ impl Plane for Nats {
         Some(self.held())
     }
 
-    async fn adopt(&mut self, seen: &Seen) -> Result<()> {
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool> {
         // read once more, because a fingerprint cannot be shown to a server
-        let Ok(fresh) = self.identity.look().await else { return Ok(()) };
+        let Ok(fresh) = self.identity.look().await else { return Ok(false) };
         if fresh.fingerprint != seen.fingerprint {
-            return Ok(());
+            return Ok(false);
         }
         if let Err(error) = nats::trial(&self.identity.on_trial(&fresh)).await {
             self.identity.refuse(seen.fingerprint);
@@ -98,14 +98,14 @@ impl Plane for Nats {
         }
         // Without a connection there is nothing to wait for: the next one that is made shows the new secret.
         if !nats::is_connected(&self.client) {
-            return Ok(());
+            return Ok(false);
         }
         // What a connection that is closed had on its way comes again only after `ack_wait`: first let it arrive.
         let _paused = self.pause.begin();
         if tokio::time::timeout(OPEN_PULLS, self.pause.quiet()).await.is_err() {
             tracing::debug!("a pull is still open when the connection is made anew");
         }
-        nats::reconnect(&self.client, RECONNECT).await
+        nats::reconnect(&self.client, RECONNECT).await.map(|()| true)
     }
 
     async fn trouble(&mut self) -> Option<String> {
@@ -161,11 +161,11 @@ impl Plane for Database {
         (self.config.auth.method == SqlAuthMethod::SqlLogin).then(|| self.held())
     }
 
-    async fn adopt(&mut self, seen: &Seen) -> Result<()> {
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool> {
         self.pool.trial().await?;
         self.held = seen.clone();
         self.pool.exchanged();
-        Ok(())
+        Ok(true)
     }
 
     async fn trouble(&mut self) -> Option<String> {
