@@ -12,7 +12,8 @@ use crate::support::{World, eventually};
 /// A server of its own with this certificate.
 struct Guarded {
     server: NatsServer,
-    folder: tempfile::TempDir,
+    /// Read again at a restart.
+    _folder: tempfile::TempDir,
 }
 
 impl Guarded {
@@ -27,7 +28,7 @@ impl Guarded {
             path("server.key").display()
         );
         let options = NatsServerOptions { extra_config: Some(tls), ..NatsServerOptions::default() };
-        Self { server: NatsServer::start(options).await.expect("the server starts"), folder }
+        Self { server: NatsServer::start(options).await.expect("the server starts"), _folder: folder }
     }
 }
 
@@ -73,7 +74,6 @@ async fn what_is_wrong_with_the_server_is_said() {
         let line = found(&mut world, nats.clone()).await;
         assert!(line.contains(expected), "{nats}\n{line}\nexpected: {expected}");
     }
-    drop(good.folder.path());
 }
 
 /// GIVEN a sink that is connected with TLS
