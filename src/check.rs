@@ -7,15 +7,13 @@ mod table;
 
 use std::time::Duration;
 
-use async_nats::Client;
 
 use self::findings::Findings;
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::identity;
+use crate::error::{Error, Phase};
 use crate::mssql::connect::Connector;
-use crate::nats::denied::Denials;
+use crate::nats::{connect_as, denied::Denials};
 use crate::output;
 use crate::rights;
 use crate::run::{self, Planned};
@@ -34,7 +32,8 @@ pub(crate) async fn check(config: &Config, planned: &[Planned], is_strict: bool)
     let tables =
         planned.iter().map(|(pipeline, _)| pipeline.table.to_string()).collect::<Vec<_>>().join(", ");
     Findings::good("configuration", &format!("{pipelines} pipelines into {tables}"));
-    let client = findings.of("nats", connect(config, &denials).await);
+    let connecting = connect_as(&config.nats, PING_INTERVAL, &denials);
+    let client = findings.of("nats", connecting.await);
     if let Some(client) = &client {
         let info = client.server_info();
         let text = format!("connected to {}:{}, nats-server {}", info.host, info.port, info.version);
@@ -76,11 +75,4 @@ pub(crate) async fn check(config: &Config, planned: &[Planned], is_strict: bool)
         failed => output::line(&format!("{failed} of these keep `run` from working")),
     }
     findings.failed == 0
-}
-
-async fn connect(config: &Config, denials: &Denials) -> Result<Client> {
-    let options = identity::nats_options(&config.nats)
-        .await
-        .map_err(|error| Error::new(Phase::Nats, ErrorKind::Credential, error.to_string()))?;
-    crate::nats::connect(&config.nats.servers, options, PING_INTERVAL, denials).await
 }

@@ -9,6 +9,7 @@ mod parse;
 mod partitions;
 mod pipeline;
 mod problem;
+mod rotation;
 mod secret;
 mod sql;
 mod sql_auth;
@@ -34,6 +35,7 @@ pub use pipeline::{
     largest_batch_bytes,
 };
 pub use problem::{ConfigError, ConfigErrorKind, Problem};
+pub use rotation::RotationConfig;
 pub use secret::{EnvironmentReference, SecretSource};
 pub use sql::{
     DEFAULT_SQL_PORT, Encryption, MAX_ENCRYPTED_PACKET_BYTES, MAX_PACKET_BYTES, SqlConfig, SqlServerAddress,
@@ -71,6 +73,9 @@ pub struct Config {
     pub nats: NatsConfig,
     /// Where the rows go. Required.
     pub sql: SqlConfig,
+    /// How old secrets may become.
+    #[serde(default)]
+    pub rotation: RotationConfig,
     /// Metrics, health and status.
     #[serde(default)]
     pub http: HttpConfig,
@@ -165,6 +170,7 @@ impl Config {
         checks.duration("retry_window", self.retry_window, &from_to(second, day));
         self.nats.validate(&mut checks.table("nats"));
         self.sql.validate(&mut checks.table("sql"));
+        self.rotation.validate(&mut checks.table("rotation"));
         if let Err(message) = telemetry::check_filter(&self.log.filter) {
             checks.refuse(Problem::new("log.filter", message).with_value(quote(&self.log.filter)));
         }

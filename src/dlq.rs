@@ -16,7 +16,6 @@ use serde_json::json;
 use self::letter::Letter;
 use crate::config::{Config, PipelineConfig};
 use crate::error::Phase;
-use crate::identity;
 use crate::nats::denied::Denials;
 use crate::nats::{self, consumer, stored};
 use crate::output;
@@ -125,8 +124,7 @@ impl DeadLettersArgs {
     }
 
     async fn run_with(&self, config: &Config, denials: &Denials) -> anyhow::Result<()> {
-        let options = identity::nats_options(&config.nats).await?;
-        let client = nats::connect(&config.nats.servers, options, PING_INTERVAL, denials).await?;
+        let client = nats::connect_as(&config.nats, PING_INTERVAL, denials).await?;
         let jetstream = jetstream::new(client);
         match &self.command {
             Command::List { which, json, count } => list(&jetstream, config, which, *json, *count).await,

@@ -133,7 +133,8 @@ async fn status_page(State(served): State<Served>) -> impl IntoResponse {
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, Html(page::render(&served.board.snapshot(), std::time::SystemTime::now())))
+    let credentials = served.board.credentials.snapshot();
+    (headers, Html(page::render(&served.board.snapshot(), &credentials, std::time::SystemTime::now())))
 }
 
 /// The body of `/readyz`.

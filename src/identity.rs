@@ -1,11 +1,15 @@
 //! Secrets: read from where the configuration says, and never shown.
 //!
-//! For the database no password is kept between two connections, so one that was exchanged is found by the next one; an access
-//! token is kept as long as it is good.
-//! The client of NATS keeps what it first connected with, and connects again with that.
+//! For the database no password is kept between two connections but the one that it took last, so one that was exchanged is found
+//! by the next one; an access token is kept as long as it is good.
+//! For NATS `nats` holds what is shown to a server, and reads it anew at every connect.
 
 mod azure;
+pub mod files;
+mod lifetime;
+pub mod nats;
 mod sql;
+pub(crate) mod tls;
 pub mod token;
 mod token_file;
 
@@ -14,11 +18,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
-use async_nats::ConnectOptions;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{NatsAuth, NatsConfig, SecretSource, SqlAuthConfig};
+pub use self::lifetime::Lifetime;
+use crate::config::{SecretSource, SqlAuthConfig};
 
 pub use sql::SqlIdentity;
 pub use token::Stamp;
@@ -62,6 +67,20 @@ pub enum SqlCredential {
     Token(Secret),
 }
 
+impl SqlCredential {
+    /// Whether it says the same.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::SqlLogin { user, password },
+                Self::SqlLogin { user: other_user, password: other_password },
+            ) => user == other_user && password.expose() == other_password.expose(),
+            (Self::Token(token), Self::Token(other)) => token.expose() == other.expose(),
+            (Self::SqlLogin { .. }, Self::Token(_)) | (Self::Token(_), Self::SqlLogin { .. }) => false,
+        }
+    }
+}
+
 /// A secret that cannot be had. Names the field and the source, never a content.
 #[derive(Debug)]
 pub struct IdentityError {
@@ -88,6 +107,8 @@ pub enum IdentityErrorKind {
     Malformed,
     /// It is no PEM file of a certificate and its RSA key.
     NoCertificate,
+    /// It is a key, and not that of the certificate that this field names.
+    Mismatched(&'static str),
     /// The configuration names no source.
     Unnamed,
 }
@@ -106,6 +127,7 @@ impl fmt::Display for IdentityError {
             IdentityErrorKind::NoCertificate => {
                 formatter.write_str("is not a PEM file with a certificate and its RSA key")
             }
+            IdentityErrorKind::Mismatched(other) => write!(formatter, "is not the key of {other}"),
             IdentityErrorKind::Unnamed => formatter.write_str("names neither a file nor a variable"),
         }
     }
@@ -130,64 +152,14 @@ fn sql_credential(auth: &SqlAuthConfig) -> Result<SqlCredential, IdentityError> 
     Ok(SqlCredential::SqlLogin { user: user.clone(), password })
 }
 
-/// Options with which to connect to NATS: the credentials, read now, and TLS.
-///
-/// # Errors
-///
-/// A secret cannot be read, or is not what NATS takes.
-pub async fn nats_options(config: &NatsConfig) -> Result<ConnectOptions, IdentityError> {
-    let mut options = ConnectOptions::new();
-    options = match config.auth() {
-        NatsAuth::None => options,
-        NatsAuth::CredentialsFile(path) => {
-            let field = "nats.credentials_file";
-            let content = read_file(field, path)?;
-            // async-nats wants the line break at the end that a secret is read without.
-            let content = format!("{}\n", content.expose());
-            options.credentials(&content).map_err(|_may_quote_it| malformed(field, path))?
-        }
-        NatsAuth::NkeySeedFile(path) => {
-            let field = "nats.nkey_seed_file";
-            let seed = read_file(field, path)?;
-            // async-nats looks at it only when it connects, and then blames the server.
-            nkeys::KeyPair::from_seed(seed.expose()).map_err(|_may_quote_it| malformed(field, path))?;
-            options.nkey(seed.expose().to_owned())
-        }
-        NatsAuth::UserPassword { user, password } => {
-            let password = read("nats.password_file", "nats.password", &password)?;
-            options.user_and_password(user.to_owned(), password.expose().to_owned())
-        }
-        NatsAuth::Token(token) => {
-            options.token(read("nats.token_file", "nats.token", &token)?.expose().to_owned())
-        }
-    };
-    let tls = &config.tls;
-    if let Some(path) = &tls.ca_file {
-        readable("nats.tls.ca_file", path)?;
-        options = options.add_root_certificates(path.clone());
-    }
-    if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
-        readable("nats.tls.cert_file", cert)?;
-        readable("nats.tls.key_file", key)?;
-        warn_if_exposed("nats.tls.key_file", key);
-        options = options.add_client_certificate(cert.clone(), key.clone());
-    }
-    options = options.custom_inbox_prefix(&config.inbox_prefix);
-    Ok(if tls.required { options.require_tls(true) } else { options })
-}
-
 fn malformed(field: &'static str, path: &Path) -> IdentityError {
     let origin = SecretSource::File(path.to_owned()).to_string();
     IdentityError { field, origin, kind: IdentityErrorKind::Malformed }
 }
 
-/// async-nats says of a certificate's file only that connecting failed.
-fn readable(field: &'static str, path: &Path) -> Result<(), IdentityError> {
-    std::fs::File::open(path).map(drop).map_err(|error| IdentityError {
-        field,
-        origin: SecretSource::File(path.to_owned()).to_string(),
-        kind: IdentityErrorKind::Read(error),
-    })
+/// When a file was written last, for secrets that do not say when they were issued.
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
 fn read(
@@ -264,10 +236,6 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), content).expect("it can be written");
         file
-    }
-
-    fn nats(text: &str) -> NatsConfig {
-        toml::from_str(text).expect("it is a configuration")
     }
 
     #[test]
@@ -351,44 +319,6 @@ mod tests {
             std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("it is ours");
             assert_eq!(exposed_mode(file.path()), expected, "{mode:o}");
         }
-    }
-
-    #[tokio::test]
-    async fn nats_takes_every_way_of_authentication() {
-        let seed = nkeys::KeyPair::new_user().seed().expect("it has a seed");
-        let credentials = format!(
-            "-----BEGIN NATS USER JWT-----\neyJ0eXAi.x.y\n------END NATS USER JWT------\n\n\
-             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-        );
-        let (seed, credentials, plain) = (file(seed), file(credentials), file(CANARY));
-        let path = |file: &tempfile::NamedTempFile| file.path().display().to_string();
-        for text in [
-            String::new(),
-            format!("credentials_file = '{}'", path(&credentials)),
-            format!("nkey_seed_file = '{}'", path(&seed)),
-            format!("user = 'u'\npassword_file = '{}'", path(&plain)),
-            format!("token_file = '{}'", path(&plain)),
-            "[tls]\nrequired = true".to_owned(),
-        ] {
-            let options = nats_options(&nats(&text)).await.expect(&text);
-            assert!(!format!("{options:?}").contains(CANARY), "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_nats_does_not_take_is_refused_without_showing_it() {
-        let plain = file(CANARY);
-        for (field, text) in [
-            ("nats.credentials_file", format!("credentials_file = '{}'", plain.path().display())),
-            ("nats.nkey_seed_file", format!("nkey_seed_file = '{}'", plain.path().display())),
-        ] {
-            let error = nats_options(&nats(&text)).await.expect_err(field);
-            assert!(matches!(error.kind, IdentityErrorKind::Malformed), "{error}");
-            assert_eq!(error.field, field);
-            assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
-        }
-        let error = nats_options(&nats("tls.ca_file = '/does/not/exist'")).await.expect_err("no such file");
-        assert_eq!(error.field, "nats.tls.ca_file");
     }
 
     #[test]

@@ -255,11 +255,11 @@ metrics! {
         "nats_sql_sink_nats_connection_events_total", &["event"]
     );
     CREDENTIAL_AGE_SECONDS = gauge(
-        "how old the credential is by which the database (sql) or NATS (nats) is used",
+        "age of what the process shows to nats or to the database (sql): since it was issued, or since its file was written",
         "nats_sql_sink_credential_age_seconds", &["plane"]
     );
     CREDENTIAL_EXPIRES_IN_SECONDS = gauge(
-        "how long that credential is good for, where it says so; another is asked for well before 0",
+        "until what the process shows to nats or to the database (sql) ends, negative afterwards, +Inf where it has no end",
         "nats_sql_sink_credential_expires_in_seconds", &["plane"]
     );
     RETRIES_TOTAL = counter(
@@ -421,7 +421,8 @@ mod tests {
             );
             error_met("p", &error(Phase::Pull, ErrorKind::NatsUnavailable), Disposition::Retry);
             nats_event("connected");
-            credential("sql", Duration::from_secs(1), Some(Duration::from_secs(8)));
+            credential("nats", 5.0, Some(-1.0));
+            credential("sql", 6.0, None);
         });
         let table: BTreeSet<_> = ALL.iter().map(|metric| metric.name.to_owned()).collect();
         assert_eq!(names, table, "{text}");
@@ -432,6 +433,9 @@ mod tests {
             "nats_sql_sink_keyed_rows_total{pipeline=\"p\",outcome=\"ignored\"} 2",
             "nats_sql_sink_outcomes_unknown_events_total{pipeline=\"p\"} 2",
             "nats_sql_sink_pipeline_ready{pipeline=\"p\"} 0",
+            "nats_sql_sink_credential_age_seconds{plane=\"sql\"} 6",
+            "nats_sql_sink_credential_expires_in_seconds{plane=\"nats\"} -1",
+            "nats_sql_sink_credential_expires_in_seconds{plane=\"sql\"} inf",
             "nats_sql_sink_writers_busy{pipeline=\"p\"} 0",
             "nats_sql_sink_sql_errors_total{pipeline=\"p\",number=\"1205\",disposition=\"retry\"} 1",
             "nats_sql_sink_load_seconds_bucket{pipeline=\"p\",le=\"0.0025\"} 1",

@@ -9,6 +9,7 @@ use tiberius::{QueryItem, Row};
 pub mod bulk;
 pub mod commit;
 pub mod connect;
+mod kept;
 pub mod layout;
 pub mod leases;
 pub mod outbox;

@@ -8,7 +8,6 @@ use clap::{Args, Subcommand};
 
 use crate::config::{Config, DeliveryGuarantee, Layout, PipelineConfig};
 use crate::error::Phase;
-use crate::identity;
 use crate::mssql::connect::{Connector, Session};
 use crate::mssql::layout;
 use crate::mssql::progress::{self, Position, Progress};
@@ -124,9 +123,8 @@ struct Found {
 }
 
 async fn find(config: &Config, pipeline: &PipelineConfig) -> anyhow::Result<Found> {
-    let options = identity::nats_options(&config.nats).await?;
     let denials = Denials::of(Vec::new(), rights::nats::loader(config));
-    let client = nats::connect(&config.nats.servers, options, Duration::from_secs(30), &denials).await?;
+    let client = nats::connect_as(&config.nats, Duration::from_secs(30), &denials).await?;
     let stream = consumer::stream(&jetstream::new(client), &pipeline.stream, Phase::Nats).await?;
     let info = stream.cached_info();
     Ok(Found {

@@ -28,7 +28,7 @@ use crate::mssql::connect::{Pool, Session};
 use crate::mssql::progress;
 use crate::mssql::target::{self, Target, Way};
 use crate::nats::dead_letter::DeadLetters;
-use crate::nats::gate::Gate;
+use crate::nats::gate::{Gate, Pause};
 use crate::nats::intake::Puller;
 use crate::nats::settle::Settler;
 use crate::nats::unreadable::Unreadable;
@@ -67,6 +67,8 @@ pub struct Shared {
     pub decode_pool: DecodePool,
     /// The byte budget.
     pub budget: Budget,
+    /// While the connection to NATS is made anew.
+    pub pause: Pause,
     /// When to stop.
     pub shutdown: Shutdown,
 }
@@ -98,7 +100,7 @@ impl Pipeline {
     /// not the one any more that it began with. Returns when everything in flight is settled or given back.
     pub async fn run(self) {
         let name: Arc<str> = Arc::from(self.config.name.as_str());
-        let gate = Gate::default();
+        let gate = Gate::below(&self.shared.pause);
         if self.config.delivery == DeliveryGuarantee::ExactlyOnce {
             return Box::pin(self.run_once(&name, &gate)).await;
         }

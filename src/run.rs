@@ -1,22 +1,26 @@
 //! `run`: the worker process. Starts whatever the outside world is like; what is missing is said and waited for.
 
+mod rotation;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use tokio::task::JoinSet;
 
+use self::rotation::Rotations;
 use crate::budget::Budget;
 use crate::config::{Config, PipelineConfig};
 use crate::decode::DecodePool;
 use crate::delivery::MAX_SETTLED_BYTES;
-use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::error::Error;
 use crate::http;
-use crate::identity;
+use crate::identity::nats::NatsIdentity;
 use crate::keyed;
 use crate::metrics;
 use crate::mssql::connect::Pool;
 use crate::nats::{self, denied::Denials};
+use crate::nats::gate::Pause;
 use crate::pipeline::{Pipeline, Shared};
 use crate::retry::Backoff;
 use crate::rights;
@@ -102,6 +106,7 @@ pub fn check_memory(config: &Config, planned: &[Planned]) -> Result<(), String> 
 /// The process itself cannot work: the HTTP listener cannot be bound, no thread can be started.
 pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> anyhow::Result<()> {
     let recorder = metrics::install()?;
+    let hangups = rotation::listen()?;
     let board = StatusBoard::new();
     let statuses: Vec<_> = planned.iter().map(|(pipeline, _)| board.pipeline(&pipeline.name)).collect();
     let listener = http::bind(config.http.listen).await?;
@@ -120,10 +125,18 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
     let concerned =
         concerned.map(|((pipeline, _), status)| (status.clone(), rights::nats::loader_of(pipeline)));
     let denials = Denials::of(concerned.collect(), rights::nats::loader_common(&config));
-    let Some(client) = connect(&config, &statuses, &denials, &shutdown).await else {
+    let Some((client, identity)) = connect(&config, &statuses, &denials, &shutdown).await else {
         http_stop.stop();
         return Ok(());
     };
+    let pause = Pause::default();
+    let rotations = Rotations {
+        config: Arc::clone(&config),
+        hangups,
+        credentials: board.credentials.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let _rotating = rotations.start(&identity, &client, &pause, pools.first());
     let fresh = pools.first().map(|pool| Arc::clone(pool.connector().identity()));
     let fresh = tokio::spawn(async move {
         if let Some(identity) = fresh {
@@ -140,6 +153,7 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
             pool,
             decode_pool: decode_pool.clone(),
             budget,
+            pause: pause.clone(),
             shutdown: shutdown.clone(),
         };
         pipelines.spawn(Pipeline { shared, config: pipeline, schema, status }.run());
@@ -214,18 +228,17 @@ async fn connect(
     statuses: &[crate::status::PipelineStatus],
     denials: &Denials,
     shutdown: &Shutdown,
-) -> Option<async_nats::Client> {
+) -> Option<(async_nats::Client, Arc<NatsIdentity>)> {
     let mut backoff = Backoff::transient();
     loop {
         let attempt = async {
-            let options = identity::nats_options(&config.nats)
-                .await
-                .map_err(|error| Error::new(Phase::Nats, ErrorKind::Credential, error.to_string()))?;
-            nats::connect(&config.nats.servers, options, ping_interval(config), denials).await
+            let identity = nats::identity(&config.nats).await?;
+            let client = nats::connect(&identity, ping_interval(config), denials).await?;
+            Ok::<_, Error>((client, identity))
         };
         let error = tokio::select! {
             connected = attempt => match connected {
-                Ok(client) => return Some(client),
+                Ok(connected) => return Some(connected),
                 Err(error) => error,
             },
             () = shutdown.stopping() => return None,

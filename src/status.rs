@@ -2,17 +2,22 @@
 //!
 //! A reason is a text made by [`crate::telemetry::describe`] or a literal: never a row's value.
 
+mod credentials;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+pub use self::credentials::{CredentialStatus, Credentials};
 use crate::metrics;
 
 /// The pipelines of this process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct StatusBoard {
     pipelines: Arc<Mutex<Vec<PipelineStatus>>>,
+    /// What is known of the secrets.
+    pub credentials: Credentials,
 }
 
 impl StatusBoard {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::disposition::{Disposition, Duplicates, disposition};
 use crate::error::Error;
 use crate::metrics;
-use crate::nats::gate::{Closed, Gate};
+use crate::nats::gate::{Counted, Gate};
 use crate::retry::Backoff;
 use crate::status::{Complaint, PipelineStatus};
 use crate::telemetry;
@@ -28,7 +28,7 @@ pub struct Trouble {
     complaint: Complaint,
     reauthenticated: bool,
     reloads: u32,
-    closed: Option<Closed>,
+    closed: Option<Counted>,
     duplicates: Duplicates,
 }
 

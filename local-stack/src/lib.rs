@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod identity_provider;
+pub mod nats_auth;
 pub mod nats_cluster;
 pub mod nats_server;
 mod password;

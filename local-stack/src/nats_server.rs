@@ -39,6 +39,9 @@ pub struct NatsServerOptions {
     pub max_payload: u32,
     /// More lines for the configuration file, in nats-server's own syntax.
     pub extra_config: Option<String>,
+    /// Whether the server says who it is before a client has said anything. With `handshake_first` it does not, and its
+    /// log tells when it is ready.
+    pub speaks_first: bool,
     /// Keeps the streams on a small disk of this size, in bytes, which only this server sees: a tmpfs in a mount
     /// namespace of its own. It ends with the server, unless [`NatsServer::move_to_larger_disk`] moves them. Linux
     /// alone, and only where namespaces may be made.
@@ -53,6 +56,7 @@ impl Default for NatsServerOptions {
             store_dir: None,
             max_payload: 8 * 1024 * 1024,
             extra_config: None,
+            speaks_first: true,
             disk_bytes: None,
         }
     }
@@ -73,6 +77,7 @@ pub struct NatsServer {
     port: u16,
     max_payload: u32,
     extra_config: String,
+    speaks_first: bool,
     disk_bytes: Option<u64>,
     /// Last, so that it is removed after the process is gone.
     temporary: Option<TempDir>,
@@ -81,7 +86,8 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts the server and waits until it takes connections, with JetStream.
     pub async fn start(options: NatsServerOptions) -> Result<Self, StackError> {
-        let NatsServerOptions { tools, port, store_dir, max_payload, extra_config, disk_bytes } = options;
+        let NatsServerOptions { tools, port, store_dir, max_payload, extra_config, speaks_first, disk_bytes } =
+            options;
         let program = tools.nats_server()?;
         let (temporary, folder) = match store_dir {
             Some(folder) => {
@@ -106,6 +112,7 @@ impl NatsServer {
             port: 0,
             max_payload,
             extra_config,
+            speaks_first,
             disk_bytes,
             temporary,
         };
@@ -186,7 +193,8 @@ impl NatsServer {
     }
 
     async fn start_once(&self) -> Result<Process, StackError> {
-        let config = self.folder.join("nats-server.conf");
+        let config = self.config_file();
+        let starts = self.starts();
         std::fs::write(&config, self.config_text()).map_err(StackError::io("write", &config))?;
         let own = ["--config".to_owned(), config.display().to_string()];
         let (program, arguments) = match self.disk_bytes {
@@ -208,8 +216,41 @@ impl NatsServer {
             signal_when_orphaned: Signal::SIGTERM,
         })
         .await?;
-        process.wait_ready(START_LIMIT, || greets(self.port, &self.name)).await?;
+        if self.speaks_first {
+            process.wait_ready(START_LIMIT, || greets(self.port, &self.name)).await?;
+        } else {
+            process.wait_ready(START_LIMIT, || self.logs_more_starts_than(starts)).await?;
+        }
         Ok(process)
+    }
+
+    async fn logs_more_starts_than(&self, before: usize) -> Result<(), String> {
+        if self.starts() > before { Ok(()) } else { Err("its log does not say that it is ready".to_owned()) }
+    }
+
+    /// How often its log says that it became ready.
+    fn starts(&self) -> usize {
+        let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+        log.matches("Server is ready").count()
+    }
+
+    /// Changes the lines that were given with the options, and lets the server read them without a restart: its
+    /// certificates among them.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn reload(&mut self, extra_config: String) -> Result<(), StackError> {
+        self.extra_config = extra_config;
+        let config = self.config_file();
+        std::fs::write(&config, self.config_text()).map_err(StackError::io("write", &config))?;
+        if let Some(process) = &self.process {
+            process.signal(Signal::SIGHUP);
+        }
+        Ok(())
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.folder.join("nats-server.conf")
     }
 
     fn config_text(&self) -> String {

@@ -35,6 +35,10 @@ pub struct LocalStackOptions {
     pub tools: Tools,
     /// The port of the NATS server on 127.0.0.1; `None` takes a free one.
     pub nats_port: Option<u16>,
+    /// More lines for the configuration of the NATS server, in its own syntax.
+    pub nats_config: Option<String>,
+    /// Whether the NATS server says who it is before a client has said anything.
+    pub nats_speaks_first: bool,
     /// The port of the SQL server on 127.0.0.1; `None` takes a free one.
     pub sql_port: Option<u16>,
     /// The folder that keeps streams and tables, made when it is missing; `None` makes a temporary one, which is
@@ -55,6 +59,8 @@ impl Default for LocalStackOptions {
         Self {
             tools: Tools::from_environment(),
             nats_port: None,
+            nats_config: None,
+            nats_speaks_first: true,
             sql_port: None,
             data_dir: None,
             storage: SqlStorage::default(),
@@ -85,6 +91,8 @@ impl LocalStack {
         let LocalStackOptions {
             tools,
             nats_port,
+            nats_config,
+            nats_speaks_first,
             sql_port,
             data_dir,
             storage,
@@ -113,6 +121,8 @@ impl LocalStack {
                 tools: tools.clone(),
                 port: nats_port,
                 store_dir: lasting("nats"),
+                extra_config: nats_config,
+                speaks_first: nats_speaks_first,
                 ..NatsServerOptions::default()
             }),
             Postgres::start(PostgresOptions {

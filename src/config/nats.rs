@@ -63,8 +63,11 @@ pub struct NatsTlsConfig {
     pub cert_file: Option<PathBuf>,
     /// PEM file of the key of `cert_file`. Default: none.
     pub key_file: Option<PathBuf>,
-    /// Refuse a server that offers no encryption. Default: as its address says, `tls://` or not.
+    /// Refuse a server that offers no encryption. Default: where an address says `tls://`, or where anything else of this
+    /// table is given.
     pub required: bool,
+    /// Begin with TLS, before the server has said anything: for servers with `handshake_first`. Default false.
+    pub first: bool,
 }
 
 /// How the sink proves to NATS who it is.
@@ -103,6 +106,17 @@ impl NatsConfig {
             Some(token) => NatsAuth::Token(token),
             None => NatsAuth::None,
         }
+    }
+
+    /// Whether nothing may be said without TLS. One address with `tls://` is enough: a cluster tells of its other servers
+    /// without saying so.
+    pub fn requires_tls(&self) -> bool {
+        let NatsTlsConfig { ca_file, cert_file, key_file: _, required, first } = &self.tls;
+        *required
+            || *first
+            || ca_file.is_some()
+            || cert_file.is_some()
+            || self.servers.iter().any(|server| server.starts_with("tls://"))
     }
 
     fn password_source(&self) -> Option<SecretSource> {

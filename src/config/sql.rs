@@ -1,7 +1,7 @@
 //! `[sql]`: where the rows go.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -167,6 +167,20 @@ impl std::fmt::Display for SqlServerAddress {
 }
 
 impl SqlConfig {
+    /// The files that what is shown to the database is made of, each with its field: they are watched.
+    pub fn secret_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let auth = &self.auth;
+        let files = [
+            ("sql.ca_file", &self.ca_file),
+            ("sql.auth.password_file", &auth.password_file),
+            ("sql.auth.token_file", &auth.token_file),
+            ("sql.auth.client_secret_file", &auth.client_secret_file),
+            ("sql.auth.certificate_file", &auth.certificate_file),
+            ("sql.auth.ca_file", &auth.ca_file),
+        ];
+        files.into_iter().filter_map(|(field, path)| Some((field, path.as_deref()?)))
+    }
+
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         self.ca_file.iter_mut().chain(self.auth.paths())
     }

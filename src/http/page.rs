@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use crate::status::PipelineSnapshot;
+use crate::status::{CredentialStatus, PipelineSnapshot};
 
 const HEAD: &str = r#"<!DOCTYPE html>
 <html lang="en">
@@ -30,7 +30,11 @@ th, td { border-bottom: 1px solid var(--line); padding: .4rem .8rem; text-align:
 "#;
 
 /// The page as of `now`.
-pub(super) fn render(pipelines: &[PipelineSnapshot], now: SystemTime) -> String {
+pub(super) fn render(
+    pipelines: &[PipelineSnapshot],
+    credentials: &[(&'static str, CredentialStatus)],
+    now: SystemTime,
+) -> String {
     let mut page = HEAD.to_owned();
     if pipelines.is_empty() {
         page.push_str("<p>Starting.</p>\n");
@@ -41,6 +45,15 @@ pub(super) fn render(pipelines: &[PipelineSnapshot], now: SystemTime) -> String 
         );
         for pipeline in pipelines {
             page.push_str(&row(pipeline, now));
+        }
+        page.push_str("</table></div>\n");
+    }
+    if !credentials.is_empty() {
+        page.push_str(
+            "<div class=\"wide\"><table>\n<tr><th>Secrets of</th><th>Age</th><th>End in</th><th>Warning</th></tr>\n",
+        );
+        for (plane, status) in credentials {
+            page.push_str(&credential_row(plane, status, now));
         }
         page.push_str("</table></div>\n");
     }
@@ -64,6 +77,22 @@ fn row(pipeline: &PipelineSnapshot, now: SystemTime) -> String {
         grouped(pipeline.committed),
         grouped(pipeline.dead_lettered),
         escape(pipeline.reason.as_deref().unwrap_or_default()),
+    )
+}
+
+fn credential_row(plane: &str, status: &CredentialStatus, now: SystemTime) -> String {
+    let shown =
+        |elapsed: Duration| humantime::format_duration(Duration::from_secs(elapsed.as_secs())).to_string();
+    let age = shown(now.duration_since(status.since).unwrap_or_default());
+    let ends = match status.expires_at.map(|end| end.duration_since(now)) {
+        None => "–".to_owned(),
+        Some(Ok(left)) => shown(left),
+        Some(Err(_over)) => "ended".to_owned(),
+    };
+    let warnings: Vec<&str> = status.warning.iter().chain(&status.problem).map(String::as_str).collect();
+    format!(
+        "<tr><td>{plane}</td><td>{age}</td><td>{ends}</td><td class=\"reason\">{}</td></tr>\n",
+        escape(&warnings.join("; "))
     )
 }
 
@@ -112,7 +141,13 @@ mod tests {
             dead_lettered: 12,
         };
         let pipelines = [snapshot("one", None), snapshot("two", Some("<script>alert(1)</script>"))];
-        let page = render(&pipelines, since + Duration::from_millis(61_500));
+        let credentials = CredentialStatus {
+            since,
+            expires_at: Some(since + Duration::from_secs(121)),
+            warning: Some("it ends soon".to_owned()),
+            problem: Some("<new one>".to_owned()),
+        };
+        let page = render(&pipelines, &[("nats", credentials)], since + Duration::from_millis(61_500));
         for part in [
             "one",
             "two",
@@ -122,6 +157,8 @@ mod tests {
             "1\u{2009}234\u{2009}567",
             ">12<",
             "&lt;script&gt;",
+            "<td>nats</td><td>1m 1s</td><td>59s</td>",
+            "it ends soon; &lt;new one&gt;",
         ] {
             assert!(page.contains(part), "{part}\n{page}");
         }
@@ -132,7 +169,7 @@ mod tests {
 
     #[test]
     fn says_that_it_is_starting() {
-        assert!(render(&[], SystemTime::now()).contains("Starting"));
+        assert!(render(&[], &[], SystemTime::now()).contains("Starting"));
     }
 
     #[test]

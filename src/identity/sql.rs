@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::token::{Fetched, Provider, Stamp, TokenCache, TokenError, TokenErrorKind};
 use super::{IdentityError, SqlCredential, azure, sql_credential, token_file};
-use crate::config::{SecretSource, SqlAuthConfig, SqlAuthMethod};
+use crate::config::{SqlAuthConfig, SqlAuthMethod};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 
@@ -22,7 +22,6 @@ enum Kind {
     Login {
         auth: SqlAuthConfig,
         generation: AtomicU64,
-        started: SystemTime,
     },
     Token(Box<TokenCache<Source>>),
 }
@@ -49,7 +48,7 @@ impl SqlIdentity {
     pub fn new(auth: &SqlAuthConfig) -> Self {
         Self(match auth.method {
             SqlAuthMethod::SqlLogin => {
-                Kind::Login { auth: auth.clone(), generation: AtomicU64::new(1), started: SystemTime::now() }
+                Kind::Login { auth: auth.clone(), generation: AtomicU64::new(1) }
             }
             _ => Kind::Token(Box::new(TokenCache::new(Source(auth.clone())))),
         })
@@ -73,6 +72,21 @@ impl SqlIdentity {
         }
     }
 
+    /// What a login would be with what the secret is now, whatever is known to be good.
+    ///
+    /// # Errors
+    ///
+    /// As of [`SqlIdentity::credential`].
+    pub async fn trial(&self) -> Result<SqlCredential> {
+        match &self.0 {
+            Kind::Login { auth, .. } => sql_credential(auth).map_err(unread),
+            Kind::Token(cache) => {
+                let fetched = cache.probe().await.map_err(|error| no_token(&error))?;
+                Ok(SqlCredential::Token(fetched.secret))
+            }
+        }
+    }
+
     /// Whether a session of this stamp may be used on. Another credential is known, or its token is at its end: then it is
     /// closed where it is not in use, and opened anew.
     pub fn is_current(&self, stamp: &Stamp) -> bool {
@@ -80,6 +94,15 @@ impl SqlIdentity {
             Kind::Login { generation, .. } => generation.load(Ordering::Acquire) == stamp.generation,
             Kind::Token(cache) => cache.is_current(stamp),
         }
+    }
+
+    /// Of a session that is to be used until another credential is taken than the one that is known now.
+    pub fn stamp_until(&self, ends: Option<SystemTime>) -> Stamp {
+        let generation = match &self.0 {
+            Kind::Login { generation, .. } => generation.load(Ordering::Acquire),
+            Kind::Token(cache) => cache.generation(),
+        };
+        Stamp { generation, ends }
     }
 
     /// The server refused a login with this stamp. A password is read for each login anyway.
@@ -99,38 +122,21 @@ impl SqlIdentity {
         }
     }
 
-    /// Keeps the token fresh, and tells the metrics how old it is. Never ends.
+    /// Keeps a token fresh, and tells the metrics how old it is. Returns at once where there are no tokens: of a password
+    /// whoever watches its file tells.
     pub async fn keep_fresh(&self) {
+        let Kind::Token(cache) = &self.0 else { return };
         let telling = async {
             let mut ticks = tokio::time::interval(TELL);
             loop {
                 ticks.tick().await;
-                if let Some((age, expires_in)) = self.age() {
-                    metrics::credential("sql", age, expires_in);
+                if let Some((age, expires_in)) = cache.age() {
+                    let expires_in = expires_in.map(|left| left.as_secs_f64());
+                    metrics::credential("sql", age.as_secs_f64(), expires_in);
                 }
             }
         };
-        match &self.0 {
-            Kind::Login { .. } => telling.await,
-            Kind::Token(cache) => {
-                tokio::join!(cache.keep_fresh(), telling);
-            }
-        }
-    }
-
-    /// How old the credential is, and how long it is good for, where that is known.
-    fn age(&self) -> Option<(Duration, Option<Duration>)> {
-        match &self.0 {
-            Kind::Login { auth, started, .. } => {
-                let since = match auth.password_source() {
-                    Some(SecretSource::File(path)) => std::fs::metadata(path).ok()?.modified().ok()?,
-                    // an environment does not change while the process lives
-                    _ => *started,
-                };
-                Some((since.elapsed().unwrap_or_default(), None))
-            }
-            Kind::Token(cache) => cache.age(),
-        }
+        tokio::join!(cache.keep_fresh(), telling);
     }
 }
 

@@ -242,6 +242,11 @@ impl<P: Provider> TokenCache<P> {
         is_last && !stamp.ends_within(LAST_LOGIN, SystemTime::now())
     }
 
+    /// Of the last token; 0 where there was none yet.
+    pub fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
     /// The server refused a login with the token of this stamp: the next login is with another one, if there is one.
     pub fn refused(&self, stamp: &Stamp) {
         let mut state = self.state();
@@ -294,6 +299,23 @@ impl<P: Provider> TokenCache<P> {
         }
     }
 
+    /// Asks once, and keeps nothing of the answer.
+    ///
+    /// # Errors
+    ///
+    /// None can be had, or it has ended already.
+    pub async fn probe(&self) -> Result<Fetched, TokenError> {
+        self.ask().await.and_then(refuse_ended)
+    }
+
+    async fn ask(&self) -> Result<Fetched, TokenError> {
+        let late = |_elapsed| {
+            let seconds = PATIENCE.as_secs();
+            Err(TokenError::unavailable(format!("no access token within {seconds} s")))
+        };
+        tokio::time::timeout(PATIENCE, self.provider.fetch()).await.unwrap_or_else(late)
+    }
+
     /// Asks, unless somebody else has had another token than the one `seen` in the meantime.
     async fn renew(&self, seen: Option<u64>) -> Result<Token, TokenError> {
         let closed = |_| TokenError::unavailable("the cache of tokens is closed");
@@ -307,11 +329,7 @@ impl<P: Provider> TokenCache<P> {
                 return Err(error.clone());
             }
         }
-        let late = |_elapsed| {
-            let seconds = PATIENCE.as_secs();
-            Err(TokenError::unavailable(format!("no access token within {seconds} s")))
-        };
-        let fetched = tokio::time::timeout(PATIENCE, self.provider.fetch()).await.unwrap_or_else(late);
+        let fetched = self.ask().await;
         let mut state = self.state();
         match fetched.and_then(refuse_ended) {
             Ok(fetched) => {

@@ -229,17 +229,16 @@ pub fn sql_connection_waited(elapsed: Duration) {
     histogram!(SQL_CONNECTION_WAIT_SECONDS.name).record(elapsed.as_secs_f64());
 }
 
-/// How old the credential is that this plane is used with, and how long it is good for where that is known.
-pub fn credential(plane: &'static str, age: Duration, expires_in: Option<Duration>) {
-    gauge!(CREDENTIAL_AGE_SECONDS.name, "plane" => plane).set(age.as_secs_f64());
-    if let Some(expires_in) = expires_in {
-        gauge!(CREDENTIAL_EXPIRES_IN_SECONDS.name, "plane" => plane).set(expires_in.as_secs_f64());
-    }
-}
-
 /// Something happened to the connection with NATS.
 pub fn nats_event(event: &'static str) {
     counter!(NATS_CONNECTION_EVENTS_TOTAL.name, "event" => event).increment(1);
+}
+
+/// How old what is shown to NATS (`nats`) or to the database (`sql`) is, and how long it still holds, where it ends.
+pub fn credential(plane: &'static str, age_seconds: f64, expires_in_seconds: Option<f64>) {
+    gauge!(CREDENTIAL_AGE_SECONDS.name, "plane" => plane).set(age_seconds);
+    gauge!(CREDENTIAL_EXPIRES_IN_SECONDS.name, "plane" => plane)
+        .set(expires_in_seconds.unwrap_or(f64::INFINITY));
 }
 
 /// An error was met, after which something is tried again.

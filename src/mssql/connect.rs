@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::fair::{self, Permit, Share};
 use crate::identity::{SqlCredential, SqlIdentity, Stamp};
 use crate::metrics;
+use crate::mssql::kept::{self, Kept};
 use crate::mssql::statements;
 
 /// Azure SQL's gateway redirects a login once, and once more where the database has just moved.
@@ -46,6 +47,8 @@ impl Opened {
 pub struct Connector {
     config: Arc<SqlConfig>,
     identity: Arc<SqlIdentity>,
+    /// What the database took last.
+    kept: Arc<Kept>,
 }
 
 impl Connector {
@@ -57,7 +60,7 @@ impl Connector {
             );
         }
         let identity = Arc::new(SqlIdentity::new(&config.auth));
-        Self { config: Arc::new(config), identity }
+        Self { config: Arc::new(config), identity, kept: Arc::default() }
     }
 
     /// As whom it logs in.
@@ -65,7 +68,8 @@ impl Connector {
         &self.identity
     }
 
-    /// Opens a session, following the redirects that the server answers the login with.
+    /// Opens a session. A secret that cannot be read, or that the database refuses, takes nothing away from the one that it
+    /// took before: that one is tried too.
     ///
     /// # Errors
     ///
@@ -80,9 +84,45 @@ impl Connector {
     ///
     /// As [`Connector::open`].
     pub async fn open_lasting(&self) -> Result<Opened> {
-        let (credential, stamp) = self.identity.credential().await?;
-        match self.log_in(&credential).await {
-            Ok(session) => Ok(Opened { session, stamp, identity: Arc::clone(&self.identity) }),
+        let credential = self.identity.credential().await;
+        let (fresh, refused) = match credential {
+            Ok((credential, stamp)) => match Box::pin(self.open_as(&credential, stamp)).await {
+                Err(error) if kept::may_be_the_secret(&error) => (Some(credential), error),
+                opened => return opened,
+            },
+            Err(error) if kept::may_be_the_secret(&error) => (None, error),
+            Err(error) => return Err(error),
+        };
+        let Some((former, stamp)) = self.kept.other_than(fresh.as_ref()) else { return Err(refused) };
+        match Box::pin(self.log_in(&former)).await {
+            Ok(session) => {
+                self.kept.say(&refused);
+                // of the secret that is not good: when that one is taken the session is not used on
+                let stamp = self.identity.stamp_until(stamp.ends);
+                Ok(Opened { session, stamp, identity: Arc::clone(&self.identity) })
+            }
+            // that the former one is over is no news
+            Err(_former) => Err(refused),
+        }
+    }
+
+    /// Opens a session with the secret as it is now, of a token with one that is made for this alone, and closes it again: whether
+    /// the database takes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connector::open`].
+    pub async fn trial(&self) -> Result<()> {
+        let credential = self.identity.trial().await?;
+        Box::pin(self.log_in(&credential)).await.map(drop)
+    }
+
+    async fn open_as(&self, credential: &SqlCredential, stamp: Stamp) -> Result<Opened> {
+        match Box::pin(self.log_in(credential)).await {
+            Ok(session) => {
+                self.kept.took(credential.clone(), stamp);
+                Ok(Opened { session, stamp, identity: Arc::clone(&self.identity) })
+            }
             Err(error) => {
                 if error.number() == Some(LOGIN_FAILED) {
                     self.identity.refused(&stamp);
@@ -92,6 +132,7 @@ impl Connector {
         }
     }
 
+    /// Logs in, following the redirects that the server answers with.
     async fn log_in(&self, credential: &SqlCredential) -> Result<Session> {
         let mut host = self.config.server.host.clone();
         let mut port = self.config.server.port;
@@ -196,7 +237,7 @@ impl managed::Manager for Manager {
             return Err(RecycleError::message("connection has reached its age"));
         }
         if !pooled.opened.is_current() {
-            return Err(RecycleError::message("connection was opened with an earlier credential"));
+            return Err(RecycleError::message("connection was opened with a former credential"));
         }
         Ok(())
     }
@@ -250,6 +291,14 @@ impl Pool {
     /// Opens sessions beside those of the pool, as the same identity.
     pub fn connector(&self) -> &Connector {
         &self.connector
+    }
+
+    /// What is shown to the database was exchanged: sessions from before are not used again. Those that work finish what
+    /// they do. Holds for all that share the sessions.
+    pub fn exchanged(&self) {
+        self.connector.identity().renew();
+        let idle = self.pool.retain(|pooled, _| pooled.opened.is_current());
+        tracing::debug!(closed = idle.removed.len(), "idle connections of a former secret");
     }
 
     /// Hands out a session, opening one where none is idle.

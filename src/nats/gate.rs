@@ -1,26 +1,58 @@
-//! Whether intake may pull. Closed while a pipeline has stopped: what cannot be written is not asked for.
+//! Whether intake may pull. Closed while a pipeline has stopped: what cannot be written is not asked for. And closed for
+//! all pipelines together while the connection is made anew: what is on its way through a connection when that is
+//! closed is lost, and comes again only after `ack_wait`.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Open as long as nobody holds a [`Closed`]. Cheap to clone.
+/// What the gates of a process have in common. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pause {
+    paused: Arc<watch::Sender<usize>>,
+    open_pulls: Arc<watch::Sender<usize>>,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self { paused: Arc::new(watch::Sender::new(0)), open_pulls: Arc::new(watch::Sender::new(0)) }
+    }
+}
+
+impl Pause {
+    /// Lets no new pull begin until the guard is dropped.
+    pub fn begin(&self) -> Counted {
+        Counted::of(&self.paused)
+    }
+
+    /// Resolves when no pull is open.
+    pub async fn quiet(&self) {
+        none(&self.open_pulls).await;
+    }
+}
+
+/// Open as long as nobody holds a [`Counted`] of it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Gate {
     closed: Arc<watch::Sender<usize>>,
+    pause: Pause,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { closed: Arc::new(watch::Sender::new(0)) }
+        Self::below(&Pause::default())
     }
 }
 
 impl Gate {
+    /// A gate that lets nobody through during a pause either.
+    pub fn below(pause: &Pause) -> Self {
+        Self { closed: Arc::new(watch::Sender::new(0)), pause: pause.clone() }
+    }
+
     /// Keeps the gate closed until the guard is dropped.
-    pub fn close(&self) -> Closed {
-        self.closed.send_modify(|closed| *closed += 1);
-        Closed { gate: self.clone() }
+    pub fn close(&self) -> Counted {
+        Counted::of(&self.closed)
     }
 
     /// Whether nobody keeps it closed.
@@ -30,20 +62,43 @@ impl Gate {
 
     /// Resolves when it is open.
     pub async fn opened(&self) {
-        // The sender lives as long as `self`, so the wait cannot fail.
-        let _ = self.closed.subscribe().wait_for(|closed| *closed == 0).await;
+        none(&self.closed).await;
+    }
+
+    /// Begins a pull, which is open until the guard is dropped. Waits for the end of a pause.
+    pub async fn enter(&self) -> Counted {
+        loop {
+            none(&self.pause.paused).await;
+            let open = Counted::of(&self.pause.open_pulls);
+            // a pause that began in between does not wait for a pull that it has not seen
+            if *self.pause.paused.borrow() == 0 {
+                return open;
+            }
+        }
     }
 }
 
-/// Keeps a [`Gate`] closed.
-#[derive(Debug)]
-pub struct Closed {
-    gate: Gate,
+/// The sender lives as long as who waits, so the wait cannot fail.
+async fn none(count: &watch::Sender<usize>) {
+    let _ = count.subscribe().wait_for(|count| *count == 0).await;
 }
 
-impl Drop for Closed {
+/// Counts in one of the numbers above for as long as it is held.
+#[derive(Debug)]
+pub struct Counted {
+    count: Arc<watch::Sender<usize>>,
+}
+
+impl Counted {
+    fn of(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self { count: Arc::clone(count) }
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.gate.closed.send_modify(|closed| *closed -= 1);
+        self.count.send_modify(|count| *count -= 1);
     }
 }
 
@@ -64,5 +119,21 @@ mod tests {
         drop(other);
         opened.await.expect("it opens");
         assert!(gate.is_open());
+    }
+
+    #[tokio::test]
+    async fn a_pause_waits_for_the_pulls_that_are_open_and_lets_none_begin() {
+        use futures_util::FutureExt as _;
+        let pause = Pause::default();
+        let (one, other) = (Gate::below(&pause), Gate::below(&pause));
+        let open = one.enter().await;
+        let paused = pause.begin();
+        assert!(pause.quiet().now_or_never().is_none(), "a pull is open");
+        assert!(other.enter().now_or_never().is_none(), "it is paused");
+        drop(open);
+        pause.quiet().now_or_never().expect("no pull is open");
+        drop(paused);
+        let _open = other.enter().now_or_never().expect("it is over");
+        assert!(pause.quiet().now_or_never().is_none(), "a pull is open");
     }
 }

@@ -223,6 +223,11 @@ impl Puller {
             idle_heartbeat: IDLE_HEARTBEAT,
             ..BatchConfig::default()
         };
+        let _entered = tokio::select! {
+            biased;
+            () = self.shutdown.stopping() => return Ok(Ended::Stopped(0)),
+            entered = self.gate.enter() => entered,
+        };
         metrics::pulled(&self.pipeline);
         let _open = self.ledger.begin_pull();
         let asked = tokio::select! {

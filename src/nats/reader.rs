@@ -300,6 +300,7 @@ impl Reader {
             idle_heartbeat: IDLE_HEARTBEAT,
             ..BatchConfig::default()
         };
+        let _entered = self.gate.enter().await;
         metrics::pulled(&self.pipeline);
         if pulls.consumer.request_batch(request, pull.clone()).await.is_err() {
             return Ok(Ended::Lost("request_failed"));

@@ -14,7 +14,7 @@ const USER: &str = "least_privilege";
 const PASSWORD: &str = "Least-Privilege-1";
 
 /// The sink's configuration, with another login.
-fn log_in_as(world: &World, sink: &Sink, user: &str, password: &str) {
+pub fn log_in_as(world: &World, sink: &Sink, user: &str, password: &str) {
     world.write("least.password", password);
     let text = std::fs::read_to_string(&sink.config).expect("the configuration");
     let auth =

@@ -88,6 +88,8 @@ pub struct World {
     pub jetstream: Context,
     folder: TempDir,
     sql: SqlAddress,
+    /// What the sink's configuration says of NATS.
+    pub nats: String,
 }
 
 impl World {
@@ -116,6 +118,18 @@ impl World {
 
     async fn start_beside(options: LocalStackOptions, sql: Option<String>) -> Self {
         let stack = LocalStack::start(options).await.expect("the local stack starts");
+        let client = async_nats::connect(stack.nats_url()).await.expect("the NATS server answers");
+        let nats = format!("servers = [\"{}\"]", stack.nats_url());
+        Self::on(stack, sql, client, nats).await
+    }
+
+    /// On a stack whose NATS server wants to know who one is: with a client that may do everything, and what the sink's
+    /// configuration says of NATS.
+    pub async fn on_guarded(stack: LocalStack, client: async_nats::Client, nats: String) -> Self {
+        Self::on(stack, std::env::var(TEST_SQL).ok(), client, nats).await
+    }
+
+    async fn on(stack: LocalStack, sql: Option<String>, client: async_nats::Client, nats: String) -> Self {
         let sql = match sql {
             Some(text) => SqlAddress::from_ado(&text),
             None => SqlAddress {
@@ -127,9 +141,8 @@ impl World {
                 ca_pem: Some(stack.sql_ca_pem().to_owned()),
             },
         };
-        let client = async_nats::connect(stack.nats_url()).await.expect("the NATS server answers");
         let jetstream = ContextBuilder::new().max_ack_inflight(8_192).build(client);
-        let world = Self { stack, jetstream, folder: tempfile::tempdir().expect("a folder"), sql };
+        let world = Self { stack, jetstream, folder: tempfile::tempdir().expect("a folder"), sql, nats };
         world.stream("DEAD_LETTERS", "dead.>").await;
         world
     }
@@ -222,7 +235,7 @@ impl World {
         let text = format!(
             r#"{top}
 [nats]
-servers = ["{nats}"]
+{nats}
 [sql]
 server = "{host},{port}"
 database = "{database}"
@@ -235,7 +248,7 @@ name = "{name}"
 dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.{name}" }}
 {pipeline}
 "#,
-            nats = self.stack.nats_url(),
+            nats = self.nats,
         );
         let config = self.write(&format!("{name}-{http}.toml"), &text);
         Sink { log: config.with_extension("log"), config, http, process: None, secrets: Vec::new() }

@@ -45,6 +45,7 @@ fn all_fields() -> Vec<String> {
         of::<NatsTlsConfig>("nats.tls."),
         of::<SqlConfig>("sql."),
         of::<SqlAuthConfig>("sql.auth."),
+        of::<RotationConfig>("rotation."),
         of::<HttpConfig>("http."),
         of::<LogConfig>("log."),
         of::<PipelineConfig>("pipeline."),
@@ -136,7 +137,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
         .lines()
         .take_while(|line| !line.starts_with("# Understood"))
         .filter(|line| {
-            !["file", "user", "password", "token"]
+            !["file", "user", "password", "token", "max_age"]
                 .iter()
                 .any(|word| line.split(" = ").next().is_some_and(|name| name.contains(word)))
         })

@@ -10,6 +10,7 @@ use super::Reader;
 pub(in super::super) enum Security {
     CreateUser { name: String, kind: UserKind },
     CreateRole { name: String, owner: Option<String> },
+    ChangePassword(ChangePassword),
     Drop { kind: PrincipalKind, name: String, if_exists: bool },
     AlterRole { role: String, member: String, is_added: bool },
     Permission(Box<PermissionChange>),
@@ -19,6 +20,18 @@ pub(in super::super) enum Security {
 pub(in super::super) enum PrincipalKind {
     User,
     Role,
+}
+
+/// ALTER USER … WITH PASSWORD.
+pub(in super::super) struct ChangePassword {
+    pub(in super::super) user: String,
+    pub(in super::super) password: String,
+}
+
+impl std::fmt::Debug for ChangePassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChangePassword").field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 /// How somebody comes to be a user.
@@ -79,6 +92,9 @@ impl Reader<'_> {
         }
         if self.accept_all(&["CREATE", "USER"]) {
             return self.create_user().map(Some);
+        }
+        if self.accept_all(&["ALTER", "USER"]) {
+            return self.change_password().map(Some);
         }
         if self.accept_all(&["CREATE", "ROLE"]) {
             let name = self.identifier()?;
@@ -151,6 +167,19 @@ impl Reader<'_> {
             }
         }
         Ok(Security::CreateUser { name, kind })
+    }
+
+    fn change_password(&mut self) -> Result<Security, SqlError> {
+        let user = self.identifier()?;
+        if !self.accept_all(&["WITH", "PASSWORD"]) {
+            return Err(SqlError::unsupported("ALTER USER with anything but PASSWORD"));
+        }
+        self.expect(&Token::Eq)?;
+        let password = self.constant_text()?;
+        if self.is("OLD_PASSWORD") {
+            return Err(SqlError::unsupported("OLD_PASSWORD of ALTER USER"));
+        }
+        Ok(Security::ChangePassword(ChangePassword { user, password }))
     }
 
     fn constant_text(&mut self) -> Result<String, SqlError> {

@@ -189,6 +189,14 @@ BEGIN
         VALUES (id, wanted, kind, of_login, salt, hash, external, tsql.now_ticks());
     INSERT INTO tsql.permissions (class, major_id, grantee_id, permission, state) VALUES (0, 0, id, 'CONNECT', 'G');
 END $$;
+CREATE OR REPLACE FUNCTION tsql.change_password(wanted text, salt text, hash text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE tsql.principals SET password_salt = salt, password_hash = hash
+        WHERE lower(name) = lower(wanted) AND password_hash IS NOT NULL AND tsql.allows(tsql.me(), 'ALTER ANY USER', 0, 0);
+    IF NOT FOUND THEN
+        PERFORM tsql.missing('alter', 'user', wanted);
+    END IF;
+END $$;
 CREATE OR REPLACE FUNCTION tsql.create_role(wanted text, owner text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE id int := tsql.new_principal(wanted, 'ALTER ANY ROLE'); by_owner int := tsql.me();
 BEGIN

@@ -235,6 +235,11 @@ impl Session {
             Security::CreateRole { name, owner } => {
                 format!("SELECT tsql.create_role({}, {})", quote_literal(name), literal(owner.as_deref()))
             }
+            Security::ChangePassword(change) => {
+                let salt = uuid::Uuid::new_v4().simple().to_string();
+                let hash = password_hash(&salt, &change.password);
+                format!("SELECT tsql.change_password({}, '{salt}', '{hash}')", quote_literal(&change.user))
+            }
             Security::Drop { kind, name, if_exists } => {
                 let kind = match kind {
                     PrincipalKind::User => "USER",

@@ -1,0 +1,71 @@
+//! The secrets of the database as a whole: whether any of their files is another one now.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use sha2::{Digest as _, Sha256};
+
+use super::nats::Fingerprint;
+use super::{IdentityError, Lifetime, modified, read_file};
+
+/// What the files hold at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Changes with any of the contents.
+    pub fingerprint: Fingerprint,
+    /// Of all of them together; of files that do not say when they were issued, since when they are there.
+    pub lifetime: Lifetime,
+    /// When they were read.
+    pub read_at: SystemTime,
+}
+
+impl Seen {
+    /// Like no file that there is.
+    pub fn nothing() -> Self {
+        Self {
+            fingerprint: Fingerprint::default(),
+            lifetime: Lifetime::default(),
+            read_at: SystemTime::now(),
+        }
+    }
+}
+
+/// Reads these files, each with the field that names it.
+///
+/// # Errors
+///
+/// One of them cannot be read, or holds no text.
+pub fn look<'a>(files: impl IntoIterator<Item = (&'static str, &'a Path)>) -> Result<Seen, IdentityError> {
+    let mut hash = Sha256::new();
+    let mut lifetime = Lifetime::default();
+    for (field, path) in files {
+        let content = read_file(field, path)?;
+        hash.update(content.expose().len().to_le_bytes());
+        hash.update(content.expose());
+        let own = super::lifetime::of_token(content.expose());
+        let issued_at = own.issued_at.or_else(|| modified(path));
+        lifetime = lifetime.and(Lifetime { issued_at, ..own });
+    }
+    Ok(Seen { fingerprint: hash.finalize().into(), lifetime, read_at: SystemTime::now() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_content_is_seen_and_another_writing_of_the_same_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let seen = |one_text: &str, other_text: &str| {
+            std::fs::write(&one, one_text).expect("it can be written");
+            std::fs::write(&other, other_text).expect("it can be written");
+            look([("a", one.as_path()), ("b", other.as_path())]).expect("they can be read").fingerprint
+        };
+        let first = seen("ab", "c");
+        assert_eq!(seen("ab\n", "c"), first);
+        assert_ne!(seen("a", "bc"), first, "the same letters in other files");
+        std::fs::write(&one, "").expect("it can be written");
+        assert_eq!(look([("a", one.as_path())]).expect_err("it is empty").field, "a");
+    }
+}

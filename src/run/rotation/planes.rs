@@ -1,0 +1,175 @@
+//! What NATS and the database have of their own in a rotation.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+
+use crate::config::{SqlAuthMethod, SqlConfig};
+use crate::error::Result;
+use crate::identity::IdentityError;
+use crate::identity::files::{self, Seen};
+use crate::identity::nats::{NatsIdentity, Shown};
+use crate::mssql::connect::Pool;
+use crate::nats;
+use crate::nats::gate::Pause;
+use crate::telemetry;
+
+/// How long to wait for the pulls that are open: one that nothing comes for ends by itself a little earlier.
+const OPEN_PULLS: Duration = Duration::from_secs(12);
+/// How long making the connection anew may take before pulls are let go on, to be held up by whatever holds it up.
+const RECONNECT: Duration = Duration::from_secs(10);
+/// Without a connection for so long, it is looked why.
+const AWAY: Duration = Duration::from_secs(3);
+/// And again after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// One side that the process shows secrets to.
+pub(super) trait Plane {
+    /// What it is called in metrics and logs.
+    const NAME: &'static str;
+
+    /// What is in the files now.
+    async fn look(&self) -> Result<Seen, IdentityError>;
+
+    /// What is in use.
+    fn held(&self) -> Seen;
+
+    /// The same, where it is to be told of.
+    fn told(&self) -> Option<Seen>;
+
+    /// Tries what is new, and goes over to it where the server takes it. `false` where that is left to a later look.
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool>;
+
+    /// Why there is no connection with what is in use, where that is so.
+    async fn trouble(&mut self) -> Option<String>;
+}
+
+/// NATS.
+pub(super) struct Nats {
+    identity: Arc<NatsIdentity>,
+    client: Client,
+    pause: Pause,
+    trouble: NatsTrouble,
+}
+
+impl Nats {
+    pub(super) fn new(identity: Arc<NatsIdentity>, client: Client, pause: Pause) -> Self {
+        Self { identity, client, pause, trouble: NatsTrouble::default() }
+    }
+}
+
+/// What is known of a connection that is away.
+#[derive(Default)]
+struct NatsTrouble {
+    away_since: Option<Instant>,
+    looked_at: Option<Instant>,
+    text: Option<String>,
+}
+
+fn seen(shown: &Shown) -> Seen {
+    Seen { fingerprint: shown.fingerprint, lifetime: shown.lifetime, read_at: shown.read_at }
+}
+
+impl Plane for Nats {
+    const NAME: &'static str = "nats";
+
+    async fn look(&self) -> Result<Seen, IdentityError> {
+        self.identity.look().await.map(|shown| seen(&shown))
+    }
+
+    fn held(&self) -> Seen {
+        seen(&self.identity.held())
+    }
+
+    fn told(&self) -> Option<Seen> {
+        Some(self.held())
+    }
+
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool> {
+        // read once more, because a fingerprint cannot be shown to a server
+        let Ok(fresh) = self.identity.look().await else { return Ok(false) };
+        if fresh.fingerprint != seen.fingerprint {
+            return Ok(false);
+        }
+        if let Err(error) = nats::trial(&self.identity.on_trial(&fresh)).await {
+            self.identity.refuse(seen.fingerprint);
+            return Err(error);
+        }
+        // Without a connection there is nothing to wait for: the next one that is made shows the new secret.
+        if !nats::is_connected(&self.client) {
+            return Ok(false);
+        }
+        // What a connection that is closed had on its way comes again only after `ack_wait`: first let it arrive.
+        let _paused = self.pause.begin();
+        if tokio::time::timeout(OPEN_PULLS, self.pause.quiet()).await.is_err() {
+            tracing::debug!("a pull is still open when the connection is made anew");
+        }
+        nats::reconnect(&self.client, RECONNECT).await.map(|()| true)
+    }
+
+    async fn trouble(&mut self) -> Option<String> {
+        if nats::is_connected(&self.client) {
+            self.trouble = NatsTrouble::default();
+            return None;
+        }
+        let trouble = &mut self.trouble;
+        let away_since = *trouble.away_since.get_or_insert_with(Instant::now);
+        let is_due = trouble.looked_at.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
+        if away_since.elapsed() >= AWAY && is_due {
+            trouble.looked_at = Some(Instant::now());
+            // the client itself tells hardly more than that it tries again
+            let found = nats::trial(&self.identity.on_trial(&self.identity.held())).await;
+            let text = found.err().map(|error| telemetry::describe(&error));
+            if let Some(text) = text.as_ref().filter(|text| trouble.text.as_ref() != Some(text)) {
+                tracing::warn!(error = %text, "nats is away");
+            }
+            trouble.text = text;
+        }
+        trouble.text.clone()
+    }
+}
+
+/// The database.
+pub(super) struct Database {
+    config: SqlConfig,
+    pool: Pool,
+    held: Seen,
+}
+
+impl Database {
+    /// With what is in the files now. Where they cannot be read, the first that can is new.
+    pub(super) fn new(config: SqlConfig, pool: Pool) -> Self {
+        let held = files::look(config.secret_files()).unwrap_or_else(|_said_by_pipelines| Seen::nothing());
+        Self { config, pool, held }
+    }
+}
+
+impl Plane for Database {
+    const NAME: &'static str = "sql";
+
+    async fn look(&self) -> Result<Seen, IdentityError> {
+        files::look(self.config.secret_files())
+    }
+
+    fn held(&self) -> Seen {
+        self.held.clone()
+    }
+
+    fn told(&self) -> Option<Seen> {
+        // tokens that are fetched are told of where that is done
+        (self.config.auth.method == SqlAuthMethod::SqlLogin).then(|| self.held())
+    }
+
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool> {
+        self.pool.connector().trial().await?;
+        self.held = seen.clone();
+        self.pool.exchanged();
+        Ok(true)
+    }
+
+    async fn trouble(&mut self) -> Option<String> {
+        // pipelines say themselves what keeps them from the database
+        None
+    }
+}

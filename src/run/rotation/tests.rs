@@ -1,0 +1,122 @@
+use std::path::Path;
+
+use super::*;
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::identity::{IdentityError, Lifetime};
+
+/// A plane whose file and server are what a test says.
+struct Said {
+    held: Seen,
+    /// `None` where the file cannot be used.
+    file: Option<Seen>,
+    is_refused: bool,
+    trials: usize,
+}
+
+fn seen(content: u8, expires_at: Option<SystemTime>) -> Seen {
+    let lifetime = Lifetime { issued_at: None, expires_at };
+    Seen { fingerprint: [content; 32], lifetime, read_at: SystemTime::now() }
+}
+
+impl Plane for Said {
+    const NAME: &'static str = "nats";
+
+    async fn look(&self) -> std::result::Result<Seen, IdentityError> {
+        match &self.file {
+            Some(seen) => Ok(seen.clone()),
+            None => crate::identity::files::look([("nats.token_file", Path::new("/does/not/exist"))]),
+        }
+    }
+
+    fn held(&self) -> Seen {
+        self.held.clone()
+    }
+
+    fn told(&self) -> Option<Seen> {
+        Some(self.held())
+    }
+
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool> {
+        self.trials += 1;
+        if self.is_refused {
+            return Err(Error::new(Phase::Nats, ErrorKind::NatsRefused, "no"));
+        }
+        self.held = seen.clone();
+        Ok(true)
+    }
+
+    async fn trouble(&mut self) -> Option<String> {
+        None
+    }
+}
+
+fn rotation() -> Rotation<Said> {
+    let text = "[sql]\nserver = \"localhost\"\ndatabase = \"d\"\nauth = { method = \"sql_login\" }\n";
+    let of = Rotations {
+        config: Arc::new(toml::from_str(text).expect("a configuration")),
+        hangups: watch::channel(0).1,
+        credentials: Credentials::default(),
+        shutdown: Shutdown::new(),
+    };
+    let plane = Said { held: seen(1, None), file: Some(seen(1, None)), is_refused: false, trials: 0 };
+    Rotation { plane, of }
+}
+
+#[tokio::test]
+async fn what_is_new_counts_at_the_second_look_or_when_it_is_asked_for() {
+    let (mut rotation, mut findings) = (rotation(), Findings::default());
+    rotation.look(&mut findings, false).await;
+    rotation.plane.file = Some(seen(2, None));
+    rotation.look(&mut findings, false).await;
+    assert_eq!(rotation.plane.trials, 0, "it may be half of it");
+    rotation.plane.file = Some(seen(3, None));
+    rotation.look(&mut findings, false).await;
+    assert_eq!(rotation.plane.trials, 0, "it was half of it");
+    rotation.look(&mut findings, false).await;
+    assert_eq!((rotation.plane.trials, rotation.plane.held.fingerprint), (1, [3; 32]));
+    rotation.look(&mut findings, false).await;
+    assert_eq!(rotation.plane.trials, 1, "it is in use");
+    rotation.plane.file = Some(seen(4, None));
+    rotation.look(&mut findings, true).await;
+    assert_eq!((rotation.plane.trials, rotation.plane.held.fingerprint), (2, [4; 32]));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_said_and_not_tried_at_every_look() {
+    let (mut rotation, mut findings) = (rotation(), Findings::default());
+    (rotation.plane.file, rotation.plane.is_refused) = (Some(seen(2, None)), true);
+    for _ in 0..4 {
+        rotation.look(&mut findings, false).await;
+    }
+    assert_eq!((rotation.plane.trials, rotation.plane.held.fingerprint), (1, [1; 32]));
+    rotation.tell(&mut findings);
+    let [(plane, status)] = &rotation.of.credentials.snapshot()[..] else { panic!("one plane") };
+    assert_eq!((*plane, status.problem.as_deref()), ("nats", Some("a new secret cannot be used: nats: no")));
+    // WHEN the time is over THEN it is tried again
+    if let Some((_, at)) = &mut findings.refused {
+        *at = Instant::now().checked_sub(TRY_AGAIN).expect("the machine is up for longer");
+    }
+    rotation.plane.is_refused = false;
+    rotation.look(&mut findings, false).await;
+    assert_eq!((rotation.plane.held.fingerprint, findings.problem), ([2; 32], None));
+}
+
+#[tokio::test]
+async fn what_has_ended_or_cannot_be_read_is_not_tried() {
+    let (mut rotation, mut findings) = (rotation(), Findings::default());
+    rotation.plane.file = Some(seen(2, Some(SystemTime::now() - Duration::from_secs(1))));
+    rotation.look(&mut findings, true).await;
+    assert_eq!(findings.problem.as_deref(), Some("a new secret cannot be used: it has ended already"));
+    rotation.plane.file = None;
+    rotation.look(&mut findings, true).await;
+    let problem = findings.problem.clone().unwrap_or_default();
+    assert!(
+        problem.starts_with("a new secret cannot be used: nats.token_file: file /does/not/exist"),
+        "{problem}"
+    );
+    assert_eq!(rotation.plane.trials, 0);
+    // WHEN the former one is put back THEN nothing is wrong
+    rotation.plane.file = Some(rotation.plane.held.clone());
+    rotation.look(&mut findings, false).await;
+    assert_eq!(findings.problem, None);
+}
