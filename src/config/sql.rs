@@ -225,9 +225,9 @@ impl SqlAuthConfig {
 }
 
 impl SqlConfig {
-    /// The files that what is shown to the database is made of, each with its field: they are watched.
+    /// The files of secrets that are shown to the database, each with its field: they are watched.
     pub fn secret_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let files = [("sql.auth.password_file", &self.auth.password_file), ("sql.ca_file", &self.ca_file)];
+        let files = [("sql.auth.password_file", &self.auth.password_file)];
         files.into_iter().filter_map(|(field, path)| Some((field, path.as_deref()?)))
     }
 
