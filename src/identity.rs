@@ -31,6 +31,9 @@ pub use token::Stamp;
 /// The largest file that is read as a secret. A `.creds` file has about 1 KiB.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
+/// The largest file of certificates. All authorities of a system have about 256 KiB.
+const MAX_CERTIFICATES_BYTES: u64 = 4 * 1024 * 1024;
+
 /// A secret. `Debug` and `Display` do not show it, and its memory is wiped when it is dropped.
 #[derive(Clone)]
 pub struct Secret(SecretString);
@@ -103,6 +106,8 @@ pub enum IdentityErrorKind {
     Empty,
     /// It is not UTF-8, or far larger than any secret.
     NotASecret,
+    /// It is far larger than any file of certificates.
+    TooLarge,
     /// It is not what the field is for: a seed that is none, a `.creds` file without its parts, a token that is cut off.
     Malformed,
     /// It is no PEM file of a certificate and its RSA key.
@@ -122,6 +127,9 @@ impl fmt::Display for IdentityError {
             IdentityErrorKind::Empty => formatter.write_str("is empty"),
             IdentityErrorKind::NotASecret => {
                 write!(formatter, "is not UTF-8 text of at most {MAX_SECRET_BYTES} bytes")
+            }
+            IdentityErrorKind::TooLarge => {
+                write!(formatter, "has more than {MAX_CERTIFICATES_BYTES} bytes")
             }
             IdentityErrorKind::Malformed => formatter.write_str("is not what the field is for"),
             IdentityErrorKind::NoCertificate => {
@@ -199,6 +207,17 @@ fn read_file(field: &'static str, path: &Path) -> Result<Secret, IdentityError> 
         return Err(failed(IdentityErrorKind::Empty));
     }
     Ok(Secret::new(text))
+}
+
+/// The content of a file of certificates, which everybody may read.
+fn read_certificates(field: &'static str, path: &Path) -> Result<Vec<u8>, IdentityError> {
+    let failed =
+        |kind| IdentityError { field, origin: SecretSource::File(path.to_owned()).to_string(), kind };
+    let size = std::fs::metadata(path).map_err(|error| failed(IdentityErrorKind::Read(error)))?.len();
+    if size > MAX_CERTIFICATES_BYTES {
+        return Err(failed(IdentityErrorKind::TooLarge));
+    }
+    std::fs::read(path).map_err(|error| failed(IdentityErrorKind::Read(error)))
 }
 
 /// A warning and not an error: Kubernetes mounts secrets readable for all, inside of a container of one user.

@@ -167,16 +167,14 @@ impl std::fmt::Display for SqlServerAddress {
 }
 
 impl SqlConfig {
-    /// The files that what is shown to the database is made of, each with its field: they are watched.
+    /// The files of secrets that are shown to the database, each with its field: they are watched.
     pub fn secret_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let auth = &self.auth;
         let files = [
-            ("sql.ca_file", &self.ca_file),
             ("sql.auth.password_file", &auth.password_file),
             ("sql.auth.token_file", &auth.token_file),
             ("sql.auth.client_secret_file", &auth.client_secret_file),
             ("sql.auth.certificate_file", &auth.certificate_file),
-            ("sql.auth.ca_file", &auth.ca_file),
         ];
         files.into_iter().filter_map(|(field, path)| Some((field, path.as_deref()?)))
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use sha2::{Digest as _, Sha256};
 
 use super::nats::Fingerprint;
-use super::{IdentityError, Lifetime, modified, read_file};
+use super::{IdentityError, Lifetime, modified, read_certificates, read_file};
 
 /// What the files hold at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,21 +30,40 @@ impl Seen {
     }
 }
 
+/// What a file is, for how it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Nobody else may read it, and it becomes old.
+    Secret,
+    /// Of authorities.
+    Certificates,
+}
+
 /// Reads these files, each with the field that names it.
 ///
 /// # Errors
 ///
-/// One of them cannot be read, or holds no text.
-pub fn look<'a>(files: impl IntoIterator<Item = (&'static str, &'a Path)>) -> Result<Seen, IdentityError> {
+/// One of them cannot be read, or a secret is no text.
+pub fn look<'a>(
+    files: impl IntoIterator<Item = (Content, &'static str, &'a Path)>,
+) -> Result<Seen, IdentityError> {
     let mut hash = Sha256::new();
     let mut lifetime = Lifetime::default();
-    for (field, path) in files {
-        let content = read_file(field, path)?;
-        hash.update(content.expose().len().to_le_bytes());
-        hash.update(content.expose());
-        let own = super::lifetime::of_token(content.expose());
-        let issued_at = own.issued_at.or_else(|| modified(path));
-        lifetime = lifetime.and(Lifetime { issued_at, ..own });
+    let mut seen = |content: &[u8]| {
+        hash.update(content.len().to_le_bytes());
+        hash.update(content);
+    };
+    for (content, field, path) in files {
+        match content {
+            Content::Certificates => seen(&read_certificates(field, path)?),
+            Content::Secret => {
+                let secret = read_file(field, path)?;
+                seen(secret.expose().as_bytes());
+                let own = super::lifetime::of_token(secret.expose());
+                let issued_at = own.issued_at.or_else(|| modified(path));
+                lifetime = lifetime.and(Lifetime { issued_at, ..own });
+            }
+        }
     }
     Ok(Seen { fingerprint: hash.finalize().into(), lifetime, read_at: SystemTime::now() })
 }
@@ -60,12 +79,16 @@ mod tests {
         let seen = |one_text: &str, other_text: &str| {
             std::fs::write(&one, one_text).expect("it can be written");
             std::fs::write(&other, other_text).expect("it can be written");
-            look([("a", one.as_path()), ("b", other.as_path())]).expect("they can be read").fingerprint
+            let files =
+                [(Content::Secret, "a", one.as_path()), (Content::Certificates, "b", other.as_path())];
+            look(files).expect("they can be read").fingerprint
         };
         let first = seen("ab", "c");
         assert_eq!(seen("ab\n", "c"), first);
         assert_ne!(seen("a", "bc"), first, "the same letters in other files");
+        // a bundle of authorities is larger than any secret
+        assert_ne!(seen("ab", &"c".repeat(200_000)), first);
         std::fs::write(&one, "").expect("it can be written");
-        assert_eq!(look([("a", one.as_path())]).expect_err("it is empty").field, "a");
+        assert_eq!(look([(Content::Secret, "a", one.as_path())]).expect_err("it is empty").field, "a");
     }
 }

@@ -271,10 +271,10 @@ fn sign(seed: &Secret, nonce: &[u8]) -> Result<(String, Vec<u8>), AuthError> {
 
 async fn read_all(config: &NatsConfig, token: Option<&dyn TokenSource>) -> Result<Shown, IdentityError> {
     let mut hash = Sha256::new();
-    let mut seen = |content: &str| {
+    let mut seen = |content: &[u8]| {
         // with its length, so that no content can pass for two
         hash.update(content.len().to_le_bytes());
-        hash.update(content.as_bytes());
+        hash.update(content);
     };
     let since = |path: &Path| Lifetime { issued_at: modified(path), expires_at: None };
     let of_source = |source: &SecretSource| match source {
@@ -284,7 +284,7 @@ async fn read_all(config: &NatsConfig, token: Option<&dyn TokenSource>) -> Resul
     let auth = config.auth();
     let (login, lifetime) = if let Some(source) = token {
         let token = source.token().await?;
-        seen(token.expose());
+        seen(token.expose().as_bytes());
         let known = lifetime::of_token(token.expose());
         let elsewhere = match &auth {
             NatsAuth::Token(source) => of_source(source),
@@ -297,20 +297,20 @@ async fn read_all(config: &NatsConfig, token: Option<&dyn TokenSource>) -> Resul
             NatsAuth::CredentialsFile(path) => {
                 let field = "nats.credentials_file";
                 let content = read_file(field, path)?;
-                seen(content.expose());
+                seen(content.expose().as_bytes());
                 let (login, known) = credentials(content.expose()).ok_or_else(|| malformed(field, path))?;
                 (login, Lifetime { issued_at: known.issued_at.or(since(path).issued_at), ..known })
             }
             NatsAuth::NkeySeedFile(path) => {
                 let field = "nats.nkey_seed_file";
                 let seed = read_file(field, path)?;
-                seen(seed.expose());
+                seen(seed.expose().as_bytes());
                 nkeys::KeyPair::from_seed(seed.expose()).map_err(|_may_quote_it| malformed(field, path))?;
                 (Login::Nkey { seed }, since(path))
             }
             NatsAuth::UserPassword { user, password: source } => {
                 let password = read("nats.password_file", "nats.password", source)?;
-                seen(password.expose());
+                seen(password.expose().as_bytes());
                 (Login::User { user: (*user).to_owned(), password }, of_source(source))
             }
         }

@@ -17,7 +17,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 
 use super::lifetime::{self, Lifetime};
 use super::nats::NatsIdentity;
-use super::{IdentityError, IdentityErrorKind, malformed, read_file, warn_if_exposed};
+use super::{IdentityError, IdentityErrorKind, malformed, read_certificates, read_file};
 use crate::config::NatsTlsConfig;
 
 fn provider() -> Arc<CryptoProvider> {
@@ -41,7 +41,7 @@ pub(super) struct TlsFiles {
 /// # Errors
 ///
 /// One of them cannot be read, is not PEM, or the key is not that of the certificate.
-pub(super) fn read(config: &NatsTlsConfig, mut seen: impl FnMut(&str)) -> Result<TlsFiles, IdentityError> {
+pub(super) fn read(config: &NatsTlsConfig, mut seen: impl FnMut(&[u8])) -> Result<TlsFiles, IdentityError> {
     let mut files = TlsFiles::default();
     if let Some(path) = &config.ca_file {
         let field = "nats.tls.ca_file";
@@ -57,9 +57,8 @@ pub(super) fn read(config: &NatsTlsConfig, mut seen: impl FnMut(&str)) -> Result
         let chain = certificates(field, path, &mut seen)?;
         let first = chain.first().and_then(lifetime::of_certificate);
         files.lifetime = first.ok_or_else(|| malformed(field, path))?;
-        warn_if_exposed(key_field, key_path);
         let text = read_file(key_field, key_path)?;
-        seen(text.expose());
+        seen(text.expose().as_bytes());
         let key = PrivateKeyDer::from_pem_slice(text.expose().as_bytes())
             .map_err(|_may_quote_it| malformed(key_field, key_path))?;
         let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
@@ -77,11 +76,11 @@ pub(super) fn read(config: &NatsTlsConfig, mut seen: impl FnMut(&str)) -> Result
 fn certificates(
     field: &'static str,
     path: &Path,
-    seen: &mut impl FnMut(&str),
+    seen: &mut impl FnMut(&[u8]),
 ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let text = read_file(field, path)?;
-    seen(text.expose());
-    let found: Vec<_> = CertificateDer::pem_slice_iter(text.expose().as_bytes())
+    let text = read_certificates(field, path)?;
+    seen(&text);
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
         .map_err(|_may_quote_it| malformed(field, path))?;
     // half of a file is one whose last certificate has no end, and that is an error above; or a file without any

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use local_stack::nats_auth::operator::{Operator, User};
+use local_stack::proxy::Proxy;
 use nix::sys::signal::Signal;
 
 use crate::nats_identity::{MINUTE, of_a_sink, secret, world_of};
@@ -132,13 +133,16 @@ async fn a_user_that_is_revoked_is_followed_by_another() {
     flow.end().await;
 }
 
-/// GIVEN events that flow
+/// GIVEN events that flow over a slow connection, so that some are always on their way
 /// WHEN the file is half written, then of a stranger, and then whole
 /// THEN the former identity stays, which is said without showing anything, until the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_not_good_changes_nothing() {
     let operator = Operator::default();
-    let world = world_of(&operator, CREDENTIALS).await;
+    let mut world = world_of(&operator, CREDENTIALS).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], world.stack.nats().port()).into()).await.expect("it listens");
+    proxy.add_latency(Duration::from_millis(200));
+    world.nats = world.nats.replace(&world.stack.nats_url(), &format!("nats://{}", proxy.address()));
     secret(&world, "sink.creds", &user(&operator, None).credentials());
     let flow = Flow::start(world, "half", "[rotation]\nmax_age = \"1m\"").await;
     let whole = user(&operator, None).credentials();
@@ -154,7 +158,6 @@ async fn a_file_that_is_not_good_changes_nothing() {
     assert!(flow.is_ready().await);
     assert!(!flow.sink.log().contains("event=disconnected"), "it never left");
 
-    // WHEN the server goes meanwhile THEN it is the former identity that the sink comes back with
     secret(&flow.world, "sink.creds", &whole);
     flow.sink.signal(Signal::SIGHUP);
     flow.exchanged(1).await;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 
 use crate::config::{SqlAuthMethod, SqlConfig};
-use crate::error::Result;
+use crate::error;
 use crate::identity::IdentityError;
-use crate::identity::files::{self, Seen};
+use crate::identity::files::{self, Content, Seen};
 use crate::identity::nats::{NatsIdentity, Shown};
 use crate::mssql::connect::Pool;
 use crate::nats;
@@ -39,7 +39,7 @@ pub(super) trait Plane {
     fn told(&self) -> Option<Seen>;
 
     /// Tries what is new, and goes over to it where the server takes it. `false` where that is left to a later look.
-    async fn adopt(&mut self, seen: &Seen) -> Result<bool>;
+    async fn adopt(&mut self, seen: &Seen) -> error::Result<bool>;
 
     /// Why there is no connection with what is in use, where that is so.
     async fn trouble(&mut self) -> Option<String>;
@@ -86,7 +86,7 @@ impl Plane for Nats {
         Some(self.held())
     }
 
-    async fn adopt(&mut self, seen: &Seen) -> Result<bool> {
+    async fn adopt(&mut self, seen: &Seen) -> error::Result<bool> {
         // read once more, because a fingerprint cannot be shown to a server
         let Ok(fresh) = self.identity.look().await else { return Ok(false) };
         if fresh.fingerprint != seen.fingerprint {
@@ -140,16 +140,23 @@ pub(super) struct Database {
 impl Database {
     /// With what is in the files now. Where they cannot be read, the first that can is new.
     pub(super) fn new(config: SqlConfig, pool: Pool) -> Self {
-        let held = files::look(config.secret_files()).unwrap_or_else(|_said_by_pipelines| Seen::nothing());
+        let held = look(&config).unwrap_or_else(|_said_by_pipelines| Seen::nothing());
         Self { config, pool, held }
     }
+}
+
+/// The files that what is shown to the database is made of.
+fn look(config: &SqlConfig) -> Result<Seen, IdentityError> {
+    let secrets = config.secret_files().map(|(field, path)| (Content::Secret, field, path));
+    let authorities = config.ca_file.as_deref().map(|path| (Content::Certificates, "sql.ca_file", path));
+    files::look(secrets.chain(authorities))
 }
 
 impl Plane for Database {
     const NAME: &'static str = "sql";
 
     async fn look(&self) -> Result<Seen, IdentityError> {
-        files::look(self.config.secret_files())
+        look(&self.config)
     }
 
     fn held(&self) -> Seen {
@@ -161,7 +168,7 @@ impl Plane for Database {
         (self.config.auth.method == SqlAuthMethod::SqlLogin).then(|| self.held())
     }
 
-    async fn adopt(&mut self, seen: &Seen) -> Result<bool> {
+    async fn adopt(&mut self, seen: &Seen) -> error::Result<bool> {
         self.pool.connector().trial().await?;
         self.held = seen.clone();
         self.pool.exchanged();

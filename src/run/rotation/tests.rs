@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::identity::files::Content;
 use crate::identity::{IdentityError, Lifetime};
 
 /// A plane whose file and server are what a test says.
@@ -24,7 +25,11 @@ impl Plane for Said {
     async fn look(&self) -> std::result::Result<Seen, IdentityError> {
         match &self.file {
             Some(seen) => Ok(seen.clone()),
-            None => crate::identity::files::look([("nats.token_file", Path::new("/does/not/exist"))]),
+            None => crate::identity::files::look([(
+                Content::Secret,
+                "nats.token_file",
+                Path::new("/does/not/exist"),
+            )]),
         }
     }
 
