@@ -20,7 +20,7 @@ pub struct SqlIdentity(Kind);
 enum Kind {
     /// The password is read for each login.
     Login {
-        auth: SqlAuthConfig,
+        auth: Box<SqlAuthConfig>,
         generation: AtomicU64,
     },
     Token(Box<TokenCache<Source>>),
@@ -48,7 +48,7 @@ impl SqlIdentity {
     pub fn new(auth: &SqlAuthConfig) -> Self {
         Self(match auth.method {
             SqlAuthMethod::SqlLogin => {
-                Kind::Login { auth: auth.clone(), generation: AtomicU64::new(1) }
+                Kind::Login { auth: Box::new(auth.clone()), generation: AtomicU64::new(1) }
             }
             _ => Kind::Token(Box::new(TokenCache::new(Source(auth.clone())))),
         })
@@ -63,7 +63,7 @@ impl SqlIdentity {
         match &self.0 {
             Kind::Login { auth, generation, .. } => {
                 let stamp = Stamp { generation: generation.load(Ordering::Acquire), ends: None };
-                Ok((sql_credential(auth).map_err(unread)?, stamp))
+                Ok((sql_credential(auth).map_err(|error| unread(&error))?, stamp))
             }
             Kind::Token(cache) => {
                 let token = cache.token().await.map_err(|error| no_token(&error))?;
@@ -140,7 +140,7 @@ impl SqlIdentity {
     }
 }
 
-fn unread(error: IdentityError) -> Error {
+fn unread(error: &IdentityError) -> Error {
     Error::new(Phase::Connect, ErrorKind::Credential, error.to_string())
 }
 

@@ -148,7 +148,10 @@ impl Database {
 /// The files that what is shown to the database is made of.
 fn look(config: &SqlConfig) -> Result<Seen, IdentityError> {
     let secrets = config.secret_files().map(|(field, path)| (Content::Secret, field, path));
-    let authorities = config.ca_file.as_deref().map(|path| (Content::Certificates, "sql.ca_file", path));
+    let authorities = [("sql.ca_file", &config.ca_file), ("sql.auth.ca_file", &config.auth.ca_file)];
+    let authorities = authorities
+        .into_iter()
+        .filter_map(|(field, path)| Some((Content::Certificates, field, path.as_deref()?)));
     files::look(secrets.chain(authorities))
 }
 
