@@ -7,7 +7,6 @@ mod table;
 
 use std::time::Duration;
 
-
 use self::findings::Findings;
 use crate::budget::Budget;
 use crate::config::Config;

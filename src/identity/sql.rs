@@ -79,7 +79,7 @@ impl SqlIdentity {
     /// As of [`SqlIdentity::credential`].
     pub async fn trial(&self) -> Result<SqlCredential> {
         match &self.0 {
-            Kind::Login { auth, .. } => sql_credential(auth).map_err(unread),
+            Kind::Login { auth, .. } => sql_credential(auth).map_err(|error| unread(&error)),
             Kind::Token(cache) => {
                 let fetched = cache.probe().await.map_err(|error| no_token(&error))?;
                 Ok(SqlCredential::Token(fetched.secret))
