@@ -84,7 +84,7 @@ async fn without_subject(stand: &Stand, port: u16, kind: &Kind, without: &Withou
     if subject.starts_with("_INBOX") && *verb == "publish" || subject.contains("CONSUMER.DELETE") {
         if !subject.starts_with("_INBOX") {
             eventually("a partition is read", PATIENCE, async || {
-                (worker.metric("nats_sql_sink_received_total").await? > 0.0).then_some(())
+                (worker.metric("nats_sql_sink_events_received_total").await? > 0.0).then_some(())
             })
             .await;
         } else {

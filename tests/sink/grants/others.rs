@@ -104,7 +104,7 @@ fn with_passwords(printed: &str, more_users: &str) -> String {
     let variables: String = variables.iter().map(|name| format!("{name}: \"{PASSWORD}\"\n")).collect();
     let admin = format!(
         "users: [\n{{ user: admin, password: \"{PASSWORD}\" }}\n{{ user: wide, password: \"{PASSWORD}\", permissions: \
-         {{ publish: [\"$JS.API.>\"], subscribe: [\"_INBOX.>\"] }} }}\n{more_users}"
+         {{ publish: [\"$JS.API.>\", \"$SYS.REQ.USER.INFO\"], subscribe: [\"_INBOX.>\"] }} }}\n{more_users}"
     );
     format!("{variables}{}", printed.replacen("users: [\n", &admin, 1))
 }
