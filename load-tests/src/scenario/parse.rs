@@ -138,10 +138,12 @@ mod tests {
         for name in names() {
             let plan = Plan::load(name).unwrap();
             for (title, scenario) in plan.variants {
-                for figure in ["missing", "duplicates"] {
-                    let range = scenario.expect.get(figure);
-                    let is_zero = range.is_some_and(|range| range.max == Some(0.0));
-                    assert!(is_zero, "{name} {title:?}: {figure}");
+                // A commit that is cut off may be in, and at_least_once writes its rows again.
+                let may_be_cut_off = scenario.fault.iter().any(|fault| fault.sql_away);
+                for (figure, is_bound_enough) in [("missing", false), ("duplicates", may_be_cut_off)] {
+                    let most = scenario.expect.get(figure).and_then(|range| range.max);
+                    let is_looked_for = most == Some(0.0) || (most.is_some() && is_bound_enough);
+                    assert!(is_looked_for, "{name} {title:?}: {figure}");
                 }
                 for figure in scenario.expect.keys() {
                     assert!(
