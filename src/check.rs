@@ -56,7 +56,11 @@ pub(crate) async fn check(config: &Config, planned: &[Planned], is_strict: bool)
     let budgets = Budget::divide(run::event_bytes(config, planned), pipelines);
     for ((pipeline, schema), budget) in planned.iter().zip(budgets) {
         if let Some(client) = &client {
-            nats::check(&mut findings, client, pipeline, session.as_mut(), config).await;
+            tokio::select! {
+                () = nats::check(&mut findings, client, pipeline, session.as_mut(), config) => {}
+                // what was asked is not answered, and why is said below
+                () = denials.another() => {}
+            }
         }
         if let Some(session) = &mut session {
             let checking =

@@ -116,7 +116,10 @@ impl DeadLettersArgs {
     pub(crate) async fn run(&self, config: &Config) -> anyhow::Result<()> {
         let rights = rights::nats::dead_letter_operator(&config.nats.inbox_prefix, config);
         let denials = Denials::of(Vec::new(), rights);
-        let done = self.run_with(config, &denials).await;
+        let done = tokio::select! {
+            done = self.run_with(config, &denials) => done,
+            () = denials.another() => Err(anyhow::anyhow!("nats did not answer")),
+        };
         match (done, denials.texts().as_slice()) {
             (Err(error), denied @ [_, ..]) => Err(error.context(denied.join("; "))),
             (done, _) => done,

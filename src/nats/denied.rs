@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::rights::nats::{NatsRights, Verb};
 use crate::status::{Complaint, PipelineStatus};
 
@@ -16,6 +18,8 @@ const OVER: Duration = Duration::from_secs(50);
 #[derive(Debug, Clone, Default)]
 pub struct Denials {
     state: Arc<Mutex<State>>,
+    /// How many rights were found missing so far.
+    found: Arc<watch::Sender<usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +43,8 @@ impl Denials {
     /// Of a connection that these pipelines share. A refusal is told to those that need what is refused, or to all where it is
     /// among what is `common`, or none is known to need it.
     pub fn of(concerned: Vec<(PipelineStatus, NatsRights)>, common: NatsRights) -> Self {
-        Self { state: Arc::new(Mutex::new(State { concerned, common, refused: BTreeMap::new() })) }
+        let state = State { concerned, common, refused: BTreeMap::new() };
+        Self { state: Arc::new(Mutex::new(state)), found: Arc::default() }
     }
 
     /// Takes note of an error that the server has sent: `false` where it is no refusal.
@@ -71,6 +76,7 @@ impl Denials {
         let complaints =
             told.into_iter().map(|status| status.complain_after(Duration::ZERO, text.clone())).collect();
         refused.insert((verb, right), Refused { text, last: Instant::now(), _complaints: complaints });
+        self.found.send_modify(|found| *found += 1);
         true
     }
 
@@ -78,6 +84,12 @@ impl Denials {
     pub fn refresh(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.refused.retain(|_, refused| refused.last.elapsed() < OVER);
+    }
+
+    /// Resolves when another right is found missing: whoever waits for an answer then waits in vain.
+    pub async fn another(&self) {
+        // The sender lives as long as `self`, so the wait cannot fail.
+        let _ = self.found.subscribe().changed().await;
     }
 
     /// What was refused, in words.
@@ -128,6 +140,22 @@ mod tests {
     fn needing(subject: &str) -> NatsRights {
         let right = SubjectRight { subject: subject.to_owned(), purpose: "acknowledging" };
         NatsRights { publish: vec![right], ..NatsRights::default() }
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_of_what_is_found_from_then_on() {
+        let denials = Denials::default();
+        assert!(denials.met(ACK));
+        let waiting = tokio::spawn({
+            let denials = denials.clone();
+            async move { denials.another().await }
+        });
+        tokio::task::yield_now().await;
+        denials.met(ACK);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "that is no other one");
+        denials.met("Permissions Violation for Subscription to \"a\"");
+        waiting.await.expect("it is heard");
     }
 
     #[test]
