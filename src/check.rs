@@ -70,7 +70,7 @@ pub(crate) async fn check(config: &Config, planned: &[Planned]) -> bool {
     let pipelines = planned.len();
     let tables =
         planned.iter().map(|(pipeline, _)| pipeline.table.to_string()).collect::<Vec<_>>().join(", ");
-    Findings::good("configuration", &format!("{pipelines} pipelines into {tables}"));
+    Findings::good("configuration", &format!("can be run, into {tables}"));
     let client = findings.of("nats", connect(config).await);
     if let Some(client) = &client {
         let info = client.server_info();
