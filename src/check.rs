@@ -30,7 +30,7 @@ pub(crate) async fn check(config: &Config, planned: &[Planned], is_strict: bool)
     let pipelines = planned.len();
     let tables =
         planned.iter().map(|(pipeline, _)| pipeline.table.to_string()).collect::<Vec<_>>().join(", ");
-    Findings::good("configuration", &format!("{pipelines} pipelines into {tables}"));
+    Findings::good("configuration", &format!("can be run, into {tables}"));
     let connecting = connect_as(&config.nats, PING_INTERVAL, &denials);
     let client = findings.of("nats", connecting.await);
     if let Some(client) = &client {

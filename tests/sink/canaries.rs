@@ -1,7 +1,7 @@
 //! Secrets and rows, looked for in everything that a worker says.
 //!
-//! Each worker of each test is searched, at the level at which it logs anyway; with [`EVERYTHING`] set (`make
-//! test-canaries`) all that its crates can say is logged, and its metrics and its page are read before it ends.
+//! The log of each worker of each test is searched, and of those that are told to stop the metrics and the pages too; with
+//! [`EVERYTHING`] set (`make test-canaries`) all that its crates can say is logged.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ const PUBLIC: [&str; 2] = ["ca_file", "cert_file"];
 
 /// The secrets of a configuration, from the files that it names, line by line.
 pub fn of(config: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(config).unwrap_or_default();
+    let text = std::fs::read_to_string(config).expect("the configuration");
     let folder = config.parent().unwrap_or(Path::new("."));
     let mut found = Vec::new();
     let words = text.split([',', '{', '}', '\n']).filter_map(|field| field.split_once('='));
@@ -26,7 +26,12 @@ pub fn of(config: &Path) -> Vec<String> {
         if !name.ends_with("_file") || PUBLIC.contains(&name) {
             continue;
         }
-        let secret = std::fs::read_to_string(folder.join(value.trim_matches('"'))).unwrap_or_default();
+        // some tests put the file there later, or never
+        let secret = match std::fs::read(folder.join(value.trim_matches('"'))) {
+            Ok(secret) => String::from_utf8_lossy(&secret).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => panic!("{name}: {error}"),
+        };
         let lines = secret.lines().map(str::trim);
         found.extend(
             lines.filter(|line| line.len() >= SHORTEST && !line.starts_with("--")).map(str::to_owned),

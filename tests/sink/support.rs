@@ -251,6 +251,7 @@ dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.{name}" }}
             nats = self.nats,
         );
         let config = self.write(&format!("{name}-{http}.toml"), &text);
+        assert!(!canaries::of(&config).is_empty(), "a search for nothing finds nothing");
         Sink { log: config.with_extension("log"), config, http, process: None, secrets: Vec::new() }
     }
 
