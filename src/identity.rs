@@ -5,6 +5,7 @@
 //! For NATS `nats` holds what is shown to a server, and reads it anew at every connect.
 
 mod azure;
+pub(crate) mod distrust;
 pub mod files;
 mod lifetime;
 pub mod nats;

@@ -11,6 +11,7 @@ pub mod commit;
 pub mod connect;
 mod kept;
 pub mod layout;
+mod login;
 pub mod leases;
 pub mod outbox;
 pub mod progress;

@@ -1,5 +1,7 @@
 //! The local stack.
 
+pub mod authority;
+pub mod downgrade;
 pub mod error;
 pub mod identity_provider;
 pub mod nats_auth;

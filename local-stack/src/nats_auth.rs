@@ -4,10 +4,8 @@
 //! The JWTs are written here, and not by a crate: those that there are for NATS know no operators, or no answers to an
 //! auth callout. Source: NATS ADR-14 (JWT library), ADR-26 (auth callout).
 
-pub mod authority;
 pub mod callout;
 mod claims;
-pub mod downgrade;
 pub mod operator;
 
 pub use claims::ClaimsError;

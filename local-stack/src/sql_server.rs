@@ -29,6 +29,7 @@ mod login;
 mod noise;
 mod old_date_time;
 mod packet;
+pub(crate) mod prelogin;
 mod read;
 mod session;
 mod tls;

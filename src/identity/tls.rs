@@ -13,8 +13,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::distrust::Distrust;
 use super::lifetime::{self, Lifetime};
 use super::nats::NatsIdentity;
 use super::{IdentityError, IdentityErrorKind, malformed, read_certificates, read_file};
@@ -181,32 +182,16 @@ impl ResolvesClientCert for Asks {
 
 /// Why a handshake failed, in words for whoever has to mend it.
 pub(crate) fn words(error: &rustls::Error) -> String {
-    use CertificateError as Certificate;
-    match error {
-        rustls::Error::InvalidCertificate(why) => match why {
-            Certificate::UnknownIssuer | Certificate::BadSignature => {
-                "the server's certificate is of an authority that is not trusted: see nats.tls.ca_file"
-                    .to_owned()
-            }
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                "the server's certificate is for another host name than the one in nats.servers".to_owned()
-            }
-            Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                "the server's certificate has expired".to_owned()
-            }
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "the server's certificate is not valid yet".to_owned()
-            }
-            other => format!("the server's certificate is refused: {other:?}"),
+    let distrust = match error {
+        rustls::Error::InvalidCertificate(why) => match Distrust::of(why) {
+            Some(distrust) => distrust,
+            None => return format!("the server's certificate is refused: {why:?}"),
         },
-        rustls::Error::InvalidMessage(_) => {
-            "the server answers without tls, and nothing is said without it: it is not set up for tls, or something in \
-             between takes it away"
-                .to_owned()
-        }
+        rustls::Error::InvalidMessage(_) => Distrust::Plaintext,
         rustls::Error::AlertReceived(alert) => {
-            format!("the server refuses the handshake: {alert:?}: see nats.tls.cert_file")
+            return format!("the server refuses the handshake: {alert:?}: see nats.tls.cert_file");
         }
-        other => format!("tls: {other}"),
-    }
+        other => return format!("tls: {other}"),
+    };
+    distrust.words("nats.tls.ca_file", "nats.servers")
 }

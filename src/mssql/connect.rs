@@ -15,6 +15,7 @@ use crate::fair::{self, Permit, Share};
 use crate::identity::{SqlCredential, SqlIdentity, Stamp};
 use crate::metrics;
 use crate::mssql::kept::{self, Kept};
+use crate::mssql::login;
 use crate::mssql::statements;
 
 /// Azure SQL's gateway redirects a login once, and once more where the database has just moved.
@@ -150,7 +151,7 @@ impl Connector {
                     host = next_host;
                     port = next_port;
                 }
-                Err(error) => return Err(Error::sql(Phase::Connect, error)),
+                Err(error) => return Err(login::failed(error)),
             }
         }
         Err(Error::new(Phase::Connect, ErrorKind::SqlProtocol, "the server redirects the login in a circle"))

@@ -3,3 +3,4 @@
 mod loader;
 mod others;
 mod stand;
+mod tries;

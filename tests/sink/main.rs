@@ -31,6 +31,7 @@ mod rotation_sql;
 mod scale_out;
 mod sharing;
 mod sql_identity;
+mod sql_tls;
 mod stop;
 mod support;
 mod types;

@@ -1,8 +1,8 @@
 //! TLS with NATS that is not as it should be: refused, with a message that says which.
 
 use async_nats::ConnectOptions;
-use local_stack::nats_auth::authority::{Authority, Pem};
-use local_stack::nats_auth::downgrade::Downgrade;
+use local_stack::authority::{Authority, Pem};
+use local_stack::downgrade::Downgrade;
 use local_stack::nats_server::{NatsServer, NatsServerOptions};
 
 use crate::nats_identity::MINUTE;
@@ -50,7 +50,7 @@ async fn what_is_wrong_with_the_server_is_said() {
     let expired = Guarded::start(&authority.expired_server(&["localhost"]).expect("a certificate")).await;
     let plain = NatsServer::start(NatsServerOptions::default()).await.expect("the server starts");
     let address = ([127, 0, 0, 1], good.server.port()).into();
-    let downgrade = Downgrade::start(address, &authority.pem()).await.expect("it listens");
+    let downgrade = Downgrade::of_nats(address, &authority.pem()).await.expect("it listens");
     let nats =
         |scheme: &str, port: u16, tls: &str| format!("servers = [\"{scheme}://localhost:{port}\"]\n{tls}");
     let trusting = "tls = { ca_file = \"nats-ca.pem\" }";

@@ -344,15 +344,21 @@ impl Sql {
 
     /// The number of the error that a statement is refused with; `None` where it is not.
     pub async fn refusal(&mut self, sql: &str) -> Option<u32> {
+        self.refused(sql).await.map(|(number, _)| number)
+    }
+
+    /// The number and the text of the error that the server refuses a batch with.
+    pub async fn refused(&mut self, sql: &str) -> Option<(u32, String)> {
+        let told = |token: &tiberius::error::TokenError| Some((token.code(), token.message().to_owned()));
         let mut answer = match self.client.simple_query(sql).await {
             Ok(answer) => answer,
-            Err(tiberius::error::Error::Server(token)) => return Some(token.code()),
+            Err(tiberius::error::Error::Server(token)) => return told(&token),
             Err(error) => panic!("{sql}: {error}"),
         };
         while let Some(item) = answer.next().await {
             match item {
                 Ok(_) => {}
-                Err(tiberius::error::Error::Server(token)) => return Some(token.code()),
+                Err(tiberius::error::Error::Server(token)) => return told(&token),
                 Err(error) => panic!("{sql}: {error}"),
             }
         }

@@ -17,13 +17,13 @@ pub(super) enum Encryption {
 }
 
 const OPTION_VERSION: u8 = 0;
-const OPTION_ENCRYPTION: u8 = 1;
+pub(super) const OPTION_ENCRYPTION: u8 = 1;
 const OPTION_INSTANCE: u8 = 2;
 const OPTION_THREAD_ID: u8 = 3;
 const OPTION_MARS: u8 = 4;
 const OPTION_FEDAUTHREQUIRED: u8 = 6;
 const OPTION_NONCE: u8 = 7;
-const OPTION_END: u8 = 0xFF;
+pub(super) const OPTION_END: u8 = 0xFF;
 
 /// The version that this server says it has: SQL Server 2022's engine, as Azure SQL reports 12.0.
 pub(super) const PRODUCT_VERSION: [u8; 4] = [12, 0, 0x07, 0xD0];

@@ -11,7 +11,7 @@ pub(super) const MAX_PACKET_BYTES: usize = 32_767;
 /// The largest packet of an encrypted connection: one TLS record.
 pub(super) const MAX_ENCRYPTED_PACKET_BYTES: usize = 16_383;
 
-const STATUS_END_OF_MESSAGE: u8 = 0x01;
+pub(super) const STATUS_END_OF_MESSAGE: u8 = 0x01;
 const STATUS_IGNORE: u8 = 0x02;
 const STATUS_RESET_CONNECTION: u8 = 0x08;
 const STATUS_RESET_CONNECTION_SKIP_TRANSACTION: u8 = 0x10;

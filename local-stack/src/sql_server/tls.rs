@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -53,6 +54,18 @@ impl TlsMaterial {
             ca_pem: authority.pem(),
             certificate: certificate.der().clone(),
             key: Arc::new(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        })
+    }
+
+    /// A certificate that somebody else has signed, with its key and that authority's own certificate, all as PEM.
+    ///
+    /// # Errors
+    /// Where one of them is not PEM.
+    pub fn from_pem(ca_pem: &str, certificate: &str, key: &str) -> io::Result<Self> {
+        Ok(Self {
+            ca_pem: ca_pem.to_owned(),
+            certificate: CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(io::Error::other)?,
+            key: Arc::new(PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).map_err(io::Error::other)?),
         })
     }
 

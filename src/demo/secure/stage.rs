@@ -8,11 +8,11 @@ use anyhow::{Context as _, ensure};
 use async_nats::ConnectOptions;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
+use local_stack::authority::Authority;
 use local_stack::identity_provider::{
     Application, ClientCertificate, IdentityProvider, IdentityProviderOptions, Proof, TENANT,
 };
 use local_stack::nats_auth::Permissions;
-use local_stack::nats_auth::authority::Authority;
 use local_stack::nats_auth::operator::{Operator, User};
 use local_stack::sql_server::TokenOptions;
 use local_stack::stack::{LocalStack, LocalStackOptions};

@@ -1,16 +1,15 @@
 //! With exactly what is printed everything works; and who has a role can do nothing beyond it.
 
-use std::time::Duration;
-
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::{Client, Event, jetstream};
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
+use serde_json::Value;
 
 use super::stand::{
-    KINDS, MINUTE, PASSWORD, Stand, Without, clean_sql, grants, prepare_sql, role, sink, subjects,
+    KINDS, MINUTE, PASSWORD, Stand, Without, clean_sql, grants, prepare_sql, role, role_with, sink, subjects,
     without_each,
 };
+use super::tries::Tries;
 use crate::numbers::{self, Account};
 use crate::support::{Sink, World, eventually};
 
@@ -33,7 +32,17 @@ async fn heavy_what_is_printed_is_enough_and_nothing_else_can_be_done() {
     let more = [&published[..], &["--receipts-stream", "RECEIPTS"]].concat();
     let operators =
         without_each("nats_sql_sink_operator", &subjects(&role(&loader, "dead_letter_operator").await));
-    let more_users: String = operators.iter().map(|(_, text)| text.as_str()).collect();
+    let mut more_users: String = operators.iter().map(|(_, text)| text.as_str()).collect();
+    let mut lacking = Vec::new();
+    for name in ["publisher", "receipts_reader"] {
+        let user = format!("nats_sql_sink_{name}");
+        let rights = subjects(&role_with(&loader, name, &more).await);
+        let withouts = without_each(&user, &rights);
+        assert!(withouts.len() > 5, "{name}: {}", withouts.len());
+        more_users.extend(withouts.iter().map(|(_, text)| text.as_str()));
+        lacking.push((user, rights, withouts.into_iter().map(|(without, _)| without).collect::<Vec<_>>()));
+    }
+    let analyst = role(&loader, "analyst").await;
     let users = with_passwords(&grants(&loader, "nats-config", &more).await, &more_users);
     let stand = Stand::start(world, port, &users).await;
 
@@ -86,6 +95,8 @@ async fn heavy_what_is_printed_is_enough_and_nothing_else_can_be_done() {
     the_analyst_reads_and_does_nothing_else(&stand).await;
     the_receipts_reader_reads_receipts_and_nothing_else(&stand).await;
     the_publisher_publishes_and_does_nothing_else(&stand).await;
+    none_can_be_left_out_of_what_readers_and_publishers_have(&stand, lacking).await;
+    none_can_be_left_out_of_what_the_analyst_has(&stand, &analyst["sql"]["rights"]).await;
     the_dead_letter_operator_gives_events_back(&stand, port, operators).await;
     too_much_is_found(&stand, &loader, port).await;
     sql.execute(
@@ -212,6 +223,53 @@ async fn the_publisher_publishes_and_does_nothing_else(stand: &Stand) {
     for subject in ["once.>", "receipts.>", "dead.>", "_INBOX.>", "_INBOX.nats_sql_sink_loader.>", ">"] {
         tries.subscription_refused(subject).await;
     }
+}
+
+/// With all its rights a role does what each of them is for; without one of them the server refuses just that, by its name.
+async fn none_can_be_left_out_of_what_readers_and_publishers_have(
+    stand: &Stand,
+    roles: Vec<(String, Vec<(&'static str, String)>, Vec<Without>)>,
+) {
+    for (user, rights, withouts) in roles {
+        let prefix = format!("_INBOX.{user}");
+        let mut all = Tries::of(stand, &user, &prefix).await;
+        for (verb, subject) in &rights {
+            all.taken(verb, subject).await;
+        }
+        for without in &withouts {
+            Tries::of(stand, &without.user, &prefix).await.missed(without).await;
+        }
+    }
+}
+
+async fn none_can_be_left_out_of_what_the_analyst_has(stand: &Stand, rights: &Value) {
+    let rights = rights.as_array().expect("a list");
+    assert_eq!(rights.len(), KINDS.len(), "{rights:?}");
+    let mut sql = stand.world.sql().await;
+    let on = |right: &Value| right["on"].as_str().expect("a table").to_owned();
+    for missing in rights {
+        assert_eq!((right(missing, "permission"), right(missing, "class")), ("SELECT", "OBJECT"));
+        sql.execute(&format!("CREATE USER grants_reader WITH PASSWORD = '{PASSWORD}'")).await;
+        for granted in rights.iter().filter(|right| *right != missing) {
+            sql.execute(&format!("GRANT SELECT ON OBJECT::{} TO grants_reader", on(granted))).await;
+        }
+        let mut reader = stand.world.sql_as("grants_reader", PASSWORD).await;
+        for right in rights {
+            let said = reader.refused(&format!("SELECT COUNT_BIG(*) FROM {}", on(right))).await;
+            let expected = (right == missing).then_some(229);
+            assert_eq!(said.as_ref().map(|(number, _)| *number), expected, "{right}: {said:?}");
+            if let Some((_, text)) = said {
+                let schema = on(missing).split('.').next().expect("a schema").replace(['[', ']'], "");
+                assert!(text.contains("SELECT") && text.contains("rows") && text.contains(&schema), "{text}");
+            }
+        }
+        drop(reader);
+        sql.execute("DROP USER grants_reader").await;
+    }
+}
+
+fn right<'a>(of: &'a Value, field: &str) -> &'a str {
+    of[field].as_str().expect("a text")
 }
 
 /// By `dlq`, and with any of its rights missing by what names that.
@@ -354,50 +412,4 @@ fn everything(own: &[&str]) -> Vec<String> {
     }
     subjects.retain(|subject| !own.contains(&subject.as_str()));
     subjects
-}
-
-/// Tries what should be refused, and hears the server's refusals.
-struct Tries {
-    client: Client,
-    refusals: mpsc::Receiver<String>,
-}
-
-impl Tries {
-    async fn of(stand: &Stand, user: &str, inbox_prefix: &str) -> Self {
-        let (told, refusals) = mpsc::channel(64);
-        let options =
-            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), PASSWORD.to_owned())
-                .custom_inbox_prefix(inbox_prefix)
-                .event_callback(move |event| {
-                    if let Event::ServerError(error) = event {
-                        let _ = told.try_send(error.to_string());
-                    }
-                    std::future::ready(())
-                });
-        let client = options.connect(stand.url()).await.expect("it may connect");
-        Self { client, refusals }
-    }
-
-    async fn all_refused(&mut self, subjects: &[String]) {
-        assert!(subjects.len() > 100, "{}", subjects.len());
-        for subject in subjects {
-            self.refused(subject).await;
-        }
-    }
-
-    async fn refused(&mut self, subject: &str) {
-        self.client.publish(subject.to_owned(), "{}".into()).await.expect("it is sent");
-        self.hears(&format!("Publish to \"{subject}\"")).await;
-    }
-
-    async fn subscription_refused(&mut self, subject: &str) {
-        let _subscription = self.client.subscribe(subject.to_owned()).await.expect("it is sent");
-        self.hears(&format!("Subscription to \"{subject}\"")).await;
-    }
-
-    async fn hears(&mut self, what: &str) {
-        let heard = tokio::time::timeout(Duration::from_secs(5), self.refusals.recv()).await;
-        let heard = heard.unwrap_or_else(|_| panic!("not refused: {what}")).expect("the client runs");
-        assert!(heard.contains("Permissions Violation") && heard.contains(what), "{what}: {heard}");
-    }
 }

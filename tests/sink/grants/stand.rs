@@ -238,7 +238,13 @@ pub async fn grants(sink: &Sink, form: &str, more: &[&str]) -> String {
 
 /// What `grants` prints of a role, for programs.
 pub async fn role(sink: &Sink, role: &str) -> Value {
-    let printed: Value = serde_json::from_str(&grants(sink, "json", &["--role", role]).await).expect("JSON");
+    role_with(sink, role, &[]).await
+}
+
+/// The same, with what the configuration does not hold.
+pub async fn role_with(sink: &Sink, role: &str, more: &[&str]) -> Value {
+    let printed = grants(sink, "json", &[&["--role", role], more].concat()).await;
+    let printed: Value = serde_json::from_str(&printed).expect("JSON");
     printed["roles"][0].clone()
 }
 
