@@ -3,6 +3,7 @@
 //! Every field is listed in `docs/configuration.md`. A [`Config`] holds no secret, only where each one is to be
 //! read from.
 
+mod auth;
 mod keyed;
 mod nats;
 mod parse;
@@ -12,7 +13,6 @@ mod problem;
 mod rotation;
 mod secret;
 mod sql;
-mod sql_auth;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use auth::AuthTable;
+pub use auth::{AuthConfig, AuthFields, AuthMethod};
 pub use keyed::MAX_KEY_COLUMNS;
 pub use nats::{NatsAuth, NatsConfig, NatsTlsConfig};
 pub use parse::Environment;
@@ -40,7 +42,6 @@ pub use secret::{EnvironmentReference, SecretSource};
 pub use sql::{
     DEFAULT_SQL_PORT, Encryption, MAX_ENCRYPTED_PACKET_BYTES, MAX_PACKET_BYTES, SqlConfig, SqlServerAddress,
 };
-pub use sql_auth::{SqlAuthConfig, SqlAuthMethod};
 pub use subject::{subject_problem, subjects_overlap};
 
 pub use crate::telemetry::{LogConfig, LogFormat};
@@ -136,6 +137,10 @@ impl Config {
         config.resolve_paths(path.parent().unwrap_or(Path::new("")));
         // After the paths: what the environment names is not relative to the file.
         config.sql.auth.fill_from(environment);
+        if let Some(auth) = &mut config.nats.token_from {
+            auth.table = AuthTable::Nats;
+            auth.fill_from(environment);
+        }
         let mut problems = config.validate();
         if problems.is_empty() {
             return Ok(config);

@@ -7,7 +7,7 @@ mod tsql;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::config::{Config, SqlAuthMethod};
+use crate::config::{AuthMethod, Config};
 use crate::output;
 use crate::rights::nats::{self, NatsRights, Verb};
 use crate::rights::sql::{self, SqlRight};
@@ -132,7 +132,7 @@ impl GrantsArgs {
             Role::Publisher | Role::DeadLetterOperator | Role::ReceiptsReader => Vec::new(),
         };
         let is_loader = role == Role::Loader;
-        let is_external = config.sql.auth.method != SqlAuthMethod::SqlLogin;
+        let is_external = config.sql.auth.method != AuthMethod::SqlLogin;
         let configured = config.sql.auth.user.clone().filter(|_| is_loader && !is_external);
         let sql_user =
             SqlUser { name: given.clone().or(configured).unwrap_or_else(|| own_name.clone()), is_external };

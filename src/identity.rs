@@ -8,7 +8,9 @@ mod azure;
 pub(crate) mod distrust;
 pub mod files;
 mod lifetime;
+mod minted;
 pub mod nats;
+mod source;
 mod sql;
 pub(crate) mod tls;
 pub mod token;
@@ -24,10 +26,11 @@ use std::time::SystemTime;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::lifetime::Lifetime;
-use crate::config::{SecretSource, SqlAuthConfig};
+use crate::config::{AuthConfig, SecretSource};
 
 pub use sql::SqlIdentity;
 pub use token::Stamp;
+use token::{TokenError, TokenErrorKind};
 
 /// The largest file that is read as a secret. A `.creds` file has about 1 KiB.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
@@ -115,8 +118,17 @@ pub enum IdentityErrorKind {
     NoCertificate,
     /// It is a key, and not that of the certificate that this field names.
     Mismatched(&'static str),
+    /// Nobody gives it out.
+    NoToken(TokenError),
     /// The configuration names no source.
     Unnamed,
+}
+
+impl IdentityError {
+    /// Whether nobody has to mend anything.
+    pub fn passes_by_itself(&self) -> bool {
+        matches!(&self.kind, IdentityErrorKind::NoToken(error) if error.kind == TokenErrorKind::Unavailable)
+    }
 }
 
 impl fmt::Display for IdentityError {
@@ -137,6 +149,7 @@ impl fmt::Display for IdentityError {
                 formatter.write_str("is not a PEM file with a certificate and its RSA key")
             }
             IdentityErrorKind::Mismatched(other) => write!(formatter, "is not the key of {other}"),
+            IdentityErrorKind::NoToken(error) => write!(formatter, "no token: {error}"),
             IdentityErrorKind::Unnamed => formatter.write_str("names neither a file nor a variable"),
         }
     }
@@ -146,13 +159,14 @@ impl std::error::Error for IdentityError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
             IdentityErrorKind::Read(error) => Some(error),
+            IdentityErrorKind::NoToken(error) => Some(error),
             _ => None,
         }
     }
 }
 
 /// The login and its password, read anew.
-fn sql_credential(auth: &SqlAuthConfig) -> Result<SqlCredential, IdentityError> {
+fn sql_credential(auth: &AuthConfig) -> Result<SqlCredential, IdentityError> {
     let (Some(user), Some(source)) = (&auth.user, auth.password_source()) else {
         let origin = "user and password".to_owned();
         return Err(IdentityError { field: "sql.auth", origin, kind: IdentityErrorKind::Unnamed });
@@ -277,7 +291,7 @@ mod tests {
     fn a_secret_is_read_anew_each_time() {
         // GIVEN a login whose password is in a file
         let file = file("first");
-        let auth: SqlAuthConfig = toml::from_str(&format!(
+        let auth: AuthConfig = toml::from_str(&format!(
             "method = 'sql_login'\nuser = 'sink'\npassword_file = '{}'",
             file.path().display()
         ))

@@ -138,10 +138,14 @@ pub async fn run(config: Config, planned: Vec<Planned>, shutdown: Shutdown) -> a
     };
     let _rotating = rotations.start(&identity, &client, &pause, pools.first());
     let fresh = pools.first().map(|pool| Arc::clone(pool.connector().identity()));
+    let nats_identity = Arc::clone(&identity);
     let fresh = tokio::spawn(async move {
-        if let Some(identity) = fresh {
-            identity.keep_fresh().await;
-        }
+        let of_sql = async {
+            if let Some(identity) = fresh {
+                identity.keep_fresh().await;
+            }
+        };
+        tokio::join!(of_sql, nats_identity.keep_fresh());
     });
     let observer = tokio::spawn(observe(budgets.first().cloned(), board.clone(), denials));
     let mut pipelines = JoinSet::new();

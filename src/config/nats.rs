@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::auth::AuthConfig;
 use super::problem::{Checks, Problem, quote};
 use super::secret::{self, EnvironmentReference, SecretSource};
 use super::subject::subject_problem;
@@ -29,6 +30,8 @@ pub struct NatsConfig {
     pub token_file: Option<PathBuf>,
     /// The environment variable with a token, as `"${VARIABLE}"`. Default: none.
     pub token: Option<EnvironmentReference>,
+    /// Where a token is asked for. Default: none.
+    pub token_from: Option<Box<AuthConfig>>,
     /// What the subjects of replies begin with: one of its own for each role, so that none hears what another is answered.
     /// Default `_INBOX.nats_sql_sink_loader`.
     pub inbox_prefix: String,
@@ -47,6 +50,7 @@ impl Default for NatsConfig {
             password: None,
             token_file: None,
             token: None,
+            token_from: None,
             inbox_prefix: "_INBOX.nats_sql_sink_loader".to_owned(),
             tls: NatsTlsConfig::default(),
         }
@@ -88,6 +92,8 @@ pub enum NatsAuth<'a> {
     },
     /// By a token.
     Token(SecretSource),
+    /// By a token that is asked for.
+    TokenFrom(&'a AuthConfig),
 }
 
 impl NatsConfig {
@@ -104,7 +110,7 @@ impl NatsConfig {
         }
         match secret::source(self.token_file.as_deref(), self.token.as_ref()) {
             Some(token) => NatsAuth::Token(token),
-            None => NatsAuth::None,
+            None => self.token_from.as_deref().map_or(NatsAuth::None, NatsAuth::TokenFrom),
         }
     }
 
@@ -136,6 +142,7 @@ impl NatsConfig {
         ]
         .into_iter()
         .flatten()
+        .chain(self.token_from.iter_mut().flat_map(|auth| auth.paths()))
     }
 
     pub(super) fn validate(&self, checks: &mut Checks<'_>) {
@@ -151,6 +158,9 @@ impl NatsConfig {
             checks.refuse(Problem::new("inbox_prefix", message).with_value(quote(&self.inbox_prefix)));
         }
         self.validate_auth(checks);
+        if let Some(auth) = &self.token_from {
+            auth.validate(&mut checks.table("token_from"));
+        }
         let mut tls = checks.table("tls");
         match (&self.tls.cert_file, &self.tls.key_file) {
             (Some(_), None) => tls.refuse(Problem::new("cert_file", "needs `key_file` beside it")),
@@ -165,6 +175,7 @@ impl NatsConfig {
             ("nkey_seed_file", self.nkey_seed_file.is_some()),
             ("user", self.user.is_some()),
             ("token", self.token.is_some() || self.token_file.is_some()),
+            ("token_from", self.token_from.is_some()),
         ];
         let given: Vec<_> = ways.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         if given.len() > 1 {

@@ -139,6 +139,7 @@ fn expand(text: &str, environment: Environment<'_>) -> Result<String, String> {
 /// Whether the value at `path` is, or may by mistake be, a secret.
 fn is_secret(path: &str) -> bool {
     path == "sql.auth"
+        || path == "nats.token_from"
         || path == "nats"
         || path.split(['.', '[']).any(|segment| SECRET_FIELDS.contains(&segment))
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::auth::AuthConfig;
 use super::problem::{Checks, Problem, quote};
-use super::sql_auth::SqlAuthConfig;
 use crate::sql_name::Identifier;
 
 /// The port of SQL Server and Azure SQL.
@@ -39,7 +39,7 @@ pub struct SqlConfig {
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// As whom. Required.
-    pub auth: SqlAuthConfig,
+    pub auth: AuthConfig,
     /// Connections that this process keeps at most, for all its pipelines. Default 4.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,

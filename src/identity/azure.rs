@@ -21,7 +21,7 @@ use azure_identity::{
 
 use super::token::{Fetched, TokenError};
 use super::{IdentityError, Secret, read, read_file};
-use crate::config::{SqlAuthConfig, SqlAuthMethod};
+use crate::config::{AuthConfig, AuthMethod};
 use assertion::Certificate;
 use transport::Bounded;
 
@@ -33,7 +33,7 @@ impl From<IdentityError> for TokenError {
 }
 
 /// Asks once, as the configuration says.
-pub(super) async fn fetch(auth: &SqlAuthConfig) -> Result<Fetched, TokenError> {
+pub(super) async fn fetch(auth: &AuthConfig) -> Result<Fetched, TokenError> {
     let transport = Arc::new(Bounded::new(auth)?);
     let failed = |error: &azure_core::Error| explain::explain(error, auth, transport.last_status());
     let credential = credential(auth, Arc::clone(&transport))?;
@@ -49,24 +49,24 @@ pub(super) async fn fetch(auth: &SqlAuthConfig) -> Result<Fetched, TokenError> {
 
 /// The credential, or why `azure_identity` does not make one; the outer error is about a secret of our own.
 fn credential(
-    auth: &SqlAuthConfig,
+    auth: &AuthConfig,
     transport: Arc<Bounded>,
 ) -> Result<azure_core::Result<Arc<dyn TokenCredential>>, TokenError> {
-    let client_options = client_options(auth, transport);
+    let (fields, client_options) = (auth.fields(), client_options(auth, transport));
     let (tenant, client) =
         (auth.tenant_id.clone().unwrap_or_default(), auth.client_id.clone().unwrap_or_default());
     Ok(match auth.method {
-        SqlAuthMethod::ManagedIdentity => {
+        AuthMethod::ManagedIdentity => {
             let options = ManagedIdentityCredentialOptions {
                 user_assigned_id: auth.client_id.clone().map(UserAssignedId::ClientId),
                 client_options,
             };
             ManagedIdentityCredential::new(Some(options)).map(|credential| credential as _)
         }
-        SqlAuthMethod::WorkloadIdentity => {
+        AuthMethod::WorkloadIdentity => {
             if let Some(path) = &auth.token_file {
                 // azure_identity says only that it failed
-                read_file("sql.auth.token_file", path)?;
+                read_file(fields.token_file, path)?;
             }
             let options = WorkloadIdentityCredentialOptions {
                 credential_options: ClientAssertionCredentialOptions { client_options },
@@ -76,36 +76,36 @@ fn credential(
             };
             WorkloadIdentityCredential::new(Some(options)).map(|credential| credential as _)
         }
-        SqlAuthMethod::ClientSecret => {
-            let source =
-                auth.client_secret_source().ok_or_else(|| no_field("sql.auth.client_secret_file"))?;
-            let secret = read("sql.auth.client_secret_file", "sql.auth.client_secret", &source)?;
+        AuthMethod::ClientSecret => {
+            let source = auth.client_secret_source().ok_or_else(|| no_field(fields.client_secret_file))?;
+            let secret = read(fields.client_secret_file, fields.client_secret, &source)?;
             let secret = AzureSecret::new(secret.expose().to_owned());
             let options = Some(ClientSecretCredentialOptions { client_options });
             ClientSecretCredential::new(&tenant, client, secret, options).map(|credential| credential as _)
         }
-        SqlAuthMethod::ClientCertificate => {
-            let path = auth.certificate_file.as_ref().ok_or_else(|| no_field("sql.auth.certificate_file"))?;
+        AuthMethod::ClientCertificate => {
+            let path = auth.certificate_file.as_ref().ok_or_else(|| no_field(fields.certificate_file))?;
             let certificate = Certificate::read(path, auth)?;
             let options = Some(ClientAssertionCredentialOptions { client_options });
             ClientAssertionCredential::new(tenant, client, certificate, options)
                 .map(|credential| credential as _)
         }
-        SqlAuthMethod::AzureCli => {
+        AuthMethod::AzureCli => {
             let options =
                 AzureCliCredentialOptions { tenant_id: auth.tenant_id.clone(), ..Default::default() };
             AzureCliCredential::new(Some(options)).map(|credential| credential as _)
         }
-        SqlAuthMethod::SqlLogin | SqlAuthMethod::AccessTokenFile => {
+        AuthMethod::SqlLogin | AuthMethod::AccessTokenFile => {
             return Err(TokenError::refused(format!(
-                "sql.auth.method = \"{}\" asks nobody for a token",
+                "{}.method = \"{}\" asks nobody for a token",
+                fields.table,
                 auth.method.as_str()
             )));
         }
     })
 }
 
-fn client_options(auth: &SqlAuthConfig, transport: Arc<Bounded>) -> ClientOptions {
+fn client_options(auth: &AuthConfig, transport: Arc<Bounded>) -> ClientOptions {
     let mut cloud = CustomConfiguration::default();
     auth.authority().clone_into(&mut cloud.authority_host);
     ClientOptions {

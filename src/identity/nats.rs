@@ -16,6 +16,7 @@ use async_nats::{Auth, AuthError, ConnectOptions};
 use sha2::{Digest as _, Sha256};
 
 use super::lifetime::{self, Lifetime};
+use super::minted::Minted;
 use super::tls::{self, TlsFiles};
 use super::{IdentityError, Secret, malformed, modified, read, read_file};
 use crate::config::{NatsAuth, NatsConfig, SecretSource};
@@ -27,6 +28,14 @@ pub type Fingerprint = [u8; 32];
 pub trait TokenSource: fmt::Debug + Send + Sync {
     /// A token that is good now.
     fn token(&self) -> Pin<Box<dyn Future<Output = Result<Secret, IdentityError>> + Send + '_>>;
+
+    /// Has the next one before the one at hand ends; returns at once where somebody else does that.
+    fn keep_fresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// A server refused the one at hand.
+    fn refused(&self) {}
 }
 
 impl TokenSource for SecretSource {
@@ -93,6 +102,7 @@ impl NatsIdentity {
     pub async fn load(config: &NatsConfig) -> Result<Arc<Self>, IdentityError> {
         let token: Option<Arc<dyn TokenSource>> = match config.auth() {
             NatsAuth::Token(source) => Some(Arc::new(source)),
+            NatsAuth::TokenFrom(auth) => Some(Arc::new(Minted::new(auth))),
             _ => None,
         };
         Self::with_token(config, token).await
@@ -130,6 +140,20 @@ impl NatsIdentity {
     /// The servers that it is for.
     pub fn servers(&self) -> &[String] {
         &self.config.servers
+    }
+
+    /// Has the next token before the one at hand ends, where tokens are asked for; returns at once where not.
+    pub async fn keep_fresh(&self) {
+        if let Some(token) = &self.token {
+            token.keep_fresh().await;
+        }
+    }
+
+    /// A server refused what was shown to it.
+    pub fn login_refused(&self) {
+        if let Some(token) = &self.token {
+            token.refused();
+        }
     }
 
     /// What is in the files now.
@@ -293,7 +317,9 @@ async fn read_all(config: &NatsConfig, token: Option<&dyn TokenSource>) -> Resul
         (Login::Token(token), Lifetime { issued_at: known.issued_at.or(elsewhere.issued_at), ..known })
     } else {
         match &auth {
-            NatsAuth::None | NatsAuth::Token(_) => (Login::Nobody, Lifetime::default()),
+            NatsAuth::None | NatsAuth::Token(_) | NatsAuth::TokenFrom(_) => {
+                (Login::Nobody, Lifetime::default())
+            }
             NatsAuth::CredentialsFile(path) => {
                 let field = "nats.credentials_file";
                 let content = read_file(field, path)?;

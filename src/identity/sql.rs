@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::token::{Fetched, Provider, Stamp, TokenCache, TokenError, TokenErrorKind};
-use super::{IdentityError, SqlCredential, azure, sql_credential, token_file};
-use crate::config::{SqlAuthConfig, SqlAuthMethod};
+use super::source::Source;
+use super::token::{Stamp, TokenCache, TokenError, TokenErrorKind};
+use super::{IdentityError, SqlCredential, sql_credential};
+use crate::config::{AuthConfig, AuthMethod};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 
@@ -20,37 +21,20 @@ pub struct SqlIdentity(Kind);
 enum Kind {
     /// The password is read for each login.
     Login {
-        auth: Box<SqlAuthConfig>,
+        auth: Box<AuthConfig>,
         generation: AtomicU64,
     },
     Token(Box<TokenCache<Source>>),
 }
 
-/// Where the configuration says that tokens come from.
-#[derive(Debug)]
-struct Source(SqlAuthConfig);
-
-impl Provider for Source {
-    fn is_local(&self) -> bool {
-        self.0.method == SqlAuthMethod::AccessTokenFile
-    }
-
-    async fn fetch(&self) -> Result<Fetched, TokenError> {
-        match (self.0.method, &self.0.token_file) {
-            (SqlAuthMethod::AccessTokenFile, Some(path)) => token_file::read(path),
-            _ => azure::fetch(&self.0).await,
-        }
-    }
-}
-
 impl SqlIdentity {
     /// As the configuration says; nothing is read or asked for yet.
-    pub fn new(auth: &SqlAuthConfig) -> Self {
+    pub fn new(auth: &AuthConfig) -> Self {
         Self(match auth.method {
-            SqlAuthMethod::SqlLogin => {
+            AuthMethod::SqlLogin => {
                 Kind::Login { auth: Box::new(auth.clone()), generation: AtomicU64::new(1) }
             }
-            _ => Kind::Token(Box::new(TokenCache::new(Source(auth.clone())))),
+            _ => Kind::Token(Box::new(TokenCache::new(Source::new(auth)))),
         })
     }
 

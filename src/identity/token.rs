@@ -247,6 +247,14 @@ impl<P: Provider> TokenCache<P> {
         self.state().generation
     }
 
+    /// The server refused a login with the token at hand: the next login is with another one, if there is one.
+    pub fn distrust(&self) {
+        let stamp = self.state().current.as_ref().map(|token| token.stamp);
+        if let Some(stamp) = stamp {
+            self.refused(&stamp);
+        }
+    }
+
     /// The server refused a login with the token of this stamp: the next login is with another one, if there is one.
     pub fn refused(&self, stamp: &Stamp) {
         let mut state = self.state();

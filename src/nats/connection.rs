@@ -35,10 +35,16 @@ pub async fn connect_as(config: &NatsConfig, ping_interval: Duration, denials: &
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Credential`]: a secret cannot be used.
+/// [`ErrorKind::Credential`]: a secret cannot be used; [`ErrorKind::CredentialUnavailable`]: it cannot be had now.
 pub async fn identity(config: &NatsConfig) -> Result<Arc<NatsIdentity>> {
     let loaded = NatsIdentity::load(config).await;
-    loaded.map_err(|error| Error::new(Phase::Nats, ErrorKind::Credential, error.to_string()))
+    loaded.map_err(|error| {
+        let kind = match error.passes_by_itself() {
+            true => ErrorKind::CredentialUnavailable,
+            false => ErrorKind::Credential,
+        };
+        Error::new(Phase::Nats, kind, error.to_string())
+    })
 }
 
 /// Connects. A connection that breaks later is made again by the client, without end, and each time with what the
@@ -112,6 +118,7 @@ pub async fn reconnect(client: &Client, patience: Duration) -> Result<()> {
 fn explained(identity: &NatsIdentity, error: &ConnectError) -> Error {
     match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            identity.login_refused();
             let kind = ErrorKind::NatsRefused;
             let text = format!("cannot connect to {}: {error}", identity.servers().join(", "));
             Error::new(Phase::Nats, kind, text)

@@ -6,6 +6,7 @@ use async_nats::ConnectOptions;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use local_stack::authority::Authority;
+use local_stack::identity_provider::{Application, IdentityProvider, IdentityProviderOptions, Proof, TENANT};
 use local_stack::nats_auth::Permissions;
 use local_stack::nats_auth::callout::{Callout, CalloutOptions, Role};
 use local_stack::nats_auth::operator::Operator;
@@ -180,13 +181,16 @@ impl Provider {
     fn token(&self, subject: &str, roles: &[&str], life: Duration) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs();
         let claims = serde_json::json!({
-            "aud": "api://nats", "sub": subject, "roles": roles, "iat": now, "exp": now + life.as_secs(),
+            "aud": AUDIENCE, "sub": subject, "roles": roles, "iat": now, "exp": now + life.as_secs(),
         });
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some("one".to_owned());
         jsonwebtoken::encode(&header, &claims, &self.key).expect("it can be signed")
     }
 }
+
+/// What tokens for NATS are for.
+const AUDIENCE: &str = "api://nats";
 
 const POLICY: &str = "
 loader: publish $JS.API.> $JS.ACK.> dead.> _INBOX.> subscribe _INBOX.>
@@ -211,7 +215,7 @@ async fn by_the_token_of_a_provider_that_a_callout_knows() {
     let stack = stack(callout.server_config()).await;
     let policy = CalloutOptions {
         keys: provider.keys(),
-        audience: "api://nats".to_owned(),
+        audience: AUDIENCE.to_owned(),
         roles: Role::read(POLICY).expect("a policy"),
     };
     callout.answer(&stack.nats_url(), ConnectOptions::new(), policy).await.expect("the callout answers");
@@ -248,6 +252,83 @@ async fn by_the_token_of_a_provider_that_a_callout_knows() {
     assert_eq!(numbers::account(&mut sql, &table, published).await, Account { missing: 0, duplicates: 0 });
     let expires_in = sink.metric_where("nats_sql_sink_credential_expires_in_seconds", "plane=\"nats\"").await;
     assert!(expires_in.is_some_and(|left| left > 0.0 && left <= 30.0), "{expires_in:?}");
+    assert!(sink.terminate(MINUTE).await.success());
+    sql.execute(&format!("DROP TABLE {table}")).await;
+}
+
+/// GIVEN a server that asks an auth callout, and an application that a provider gives tokens to
+/// WHEN the sink is told to ask for them
+/// THEN it shows one at each connection, goes over to the next before the server ends the connection with the one at hand, and
+/// loses and doubles nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_tokens_that_it_asks_for() {
+    // longer than going over to another one can take, as above
+    let options = IdentityProviderOptions { token_life: MINUTE / 2, audience: AUDIENCE.to_owned() };
+    let provider = IdentityProvider::start(options).await.expect("a provider");
+    let application = |name: &str, role: &str| {
+        let application = Application::new(name, Proof::Secret(format!("canary-{name}"))).with_roles(&[role]);
+        provider.register(application.clone());
+        application.client_id
+    };
+    let (sink_id, stranger_id) = (application("sink", "loader"), application("other", "none"));
+    provider.register(Application::new("admin", Proof::None).with_roles(&["admin"]));
+    let mut callout = Callout::default();
+    let stack = stack(callout.server_config()).await;
+    let policy = CalloutOptions {
+        keys: serde_json::from_str(&provider.jwks()).expect("keys"),
+        audience: AUDIENCE.to_owned(),
+        roles: Role::read(POLICY).expect("a policy"),
+    };
+    callout.answer(&stack.nats_url(), ConnectOptions::new(), policy).await.expect("the callout answers");
+    provider.set_token_life(60 * MINUTE);
+    let admin = ConnectOptions::with_token(provider.mint("admin").expect("a token"));
+    let admin = admin.connect(stack.nats_url()).await.expect("the admin logs in");
+    provider.set_token_life(MINUTE / 2);
+    let nats = |id: &str, secret: &str| {
+        format!(
+            "servers = [\"{}\"]\ntoken_from = {{ method = \"client_secret\", scope = \"{AUDIENCE}/.default\", \
+             tenant_id = \"{TENANT}\", client_id = \"{id}\", client_secret_file = \"{secret}\", authority = \"{}\", \
+             ca_file = \"entra-ca.pem\" }}",
+            stack.nats_url(),
+            provider.authority()
+        )
+    };
+    let (of_sink, of_stranger) = (nats(&sink_id, "client.secret"), nats(&stranger_id, "other.secret"));
+    let mut world = World::on_guarded(stack, admin, of_stranger).await;
+    world.write("entra-ca.pem", provider.ca_pem());
+    secret(&world, "client.secret", "canary-wrong");
+    secret(&world, "other.secret", "canary-other");
+    world.stream(STREAM, "numbers.>").await;
+    // one whose role the callout does not know has a token, and is not let in
+    let (status, found, _) = numbers::sink(&world, "dbo.none", "", "").command(&["check"]).await;
+    assert!(!status.success() && found.contains("authorization violation"), "{found}");
+    world.nats = of_sink;
+
+    let table = world.table("by_asking");
+    let mut sink = numbers::sink(&world, &table, "", "ack_wait = \"5s\"");
+    sink.start();
+    // no token: it says why, and goes on when the secret is the right one
+    eventually("it says that it has no token", MINUTE, async || {
+        let (status, body) = sink.get("/readyz").await?;
+        (status == 503 && body.contains("nats.token_from") && body.contains("AADSTS7000215")).then_some(())
+    })
+    .await;
+    secret(&world, "client.secret", "canary-sink");
+    sink.ready(MINUTE).await;
+    let mut published = 0;
+    for round in 1..=3 {
+        world.publish((published + 1..=published + EVENTS).map(numbers::event)).await;
+        published += EVENTS;
+        world.settled(STREAM, DURABLE, MINUTE).await;
+        refreshed(&sink, round).await;
+    }
+    sink.ready(MINUTE).await;
+    let mut sql = world.sql().await;
+    assert_eq!(numbers::account(&mut sql, &table, published).await, Account { missing: 0, duplicates: 0 });
+    let expires_in = sink.metric_where("nats_sql_sink_credential_expires_in_seconds", "plane=\"nats\"").await;
+    assert!(expires_in.is_some_and(|left| left > 0.0 && left <= 30.0), "{expires_in:?}");
+    let log = sink.log();
+    assert!(!log.contains("canary") && !log.contains("authorization violation"), "{log}");
     assert!(sink.terminate(MINUTE).await.success());
     sql.execute(&format!("DROP TABLE {table}")).await;
 }

@@ -138,8 +138,11 @@ async fn the_partitions_change_under_running_workers() {
     rows(&mut sql, &table, EVENTS, MINUTE).await;
     assert_eq!(numbers::account(&mut sql, &table, EVENTS).await, Account { missing: 0, duplicates: 0 });
     new.ready(MINUTE).await;
-    let (status, body) = old.get("/readyz").await.expect("it answers");
-    assert!(status == 503 && body.contains("another division"), "{body}");
+    eventually("the old one says that the division is another", MINUTE, async || {
+        let (status, body) = old.get("/readyz").await?;
+        (status == 503 && body.contains("another division")).then_some(())
+    })
+    .await;
     let (status, output, errors) = new.command(&["partitions", "show"]).await;
     assert!(status.success() && output.lines().count() == 3, "{output} {errors}");
     assert!(new.terminate(MINUTE).await.success());

@@ -168,6 +168,9 @@ async fn heavy_every_method_outlives_its_tokens() {
     provider.register(workload);
     provider.register(Application::new("by-file", Proof::None));
     let on_machine = provider.managed_identity();
+    let assigned = Application::new("by-assigned", Proof::None);
+    let by_assigned = format!("method = \"managed_identity\", client_id = \"{}\"", assigned.client_id);
+    provider.register(assigned);
 
     let file = keep_file(&provider, &world, "by-file", life.mul_f64(0.4));
     let ways = [
@@ -179,6 +182,7 @@ async fn heavy_every_method_outlives_its_tokens() {
             borrowed(&in_pod),
         ),
         (SYSTEM_IDENTITY, "method = \"managed_identity\"".to_owned(), borrowed(&on_machine)),
+        ("by-assigned", by_assigned, borrowed(&on_machine)),
         ("by-file", "method = \"access_token_file\", token_file = \"access.token\"".to_owned(), Vec::new()),
     ];
     let work = async {

@@ -19,6 +19,8 @@ pub struct Application {
     pub client_id: String,
     /// The id of its object in the directory.
     pub object_id: String,
+    /// The app roles that it was given: its tokens carry them.
+    pub roles: Vec<String>,
     pub(super) proof: Proof,
 }
 
@@ -46,7 +48,12 @@ impl Application {
     /// One with new ids.
     pub fn new(name: &str, proof: Proof) -> Self {
         let id = || uuid::Uuid::new_v4().to_string();
-        Self { name: name.to_owned(), client_id: id(), object_id: id(), proof }
+        Self { name: name.to_owned(), client_id: id(), object_id: id(), roles: Vec::new(), proof }
+    }
+
+    /// The same with these app roles.
+    pub fn with_roles(self, roles: &[&str]) -> Self {
+        Self { roles: roles.iter().map(|role| (*role).to_owned()).collect(), ..self }
     }
 
     /// The same with another proof.

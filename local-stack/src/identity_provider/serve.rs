@@ -144,12 +144,15 @@ fn grant(shared: &Shared, tenant: &str, request: &TokenRequest) -> Result<Minted
 pub(super) fn mint(shared: &Shared, application: &Application, life: Duration) -> Option<Minted> {
     let now = now();
     let exp = now + life.as_secs();
-    let claims = json!({
+    let mut claims = json!({
         "aud": shared.audience, "iss": shared.issuer, "iat": now, "nbf": now, "exp": exp,
         "appid": application.client_id, "app_displayname": application.name, "idtyp": "app",
         "oid": application.object_id, "sub": application.object_id, "tid": TENANT,
         "jti": uuid::Uuid::new_v4().to_string(),
     });
+    if !application.roles.is_empty() {
+        claims["roles"] = json!(application.roles);
+    }
     match signing_key(shared).sign(&claims) {
         Ok(token) => Some(Minted { token, exp }),
         Err(error) => {

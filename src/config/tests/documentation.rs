@@ -44,7 +44,9 @@ fn all_fields() -> Vec<String> {
         of::<NatsConfig>("nats."),
         of::<NatsTlsConfig>("nats.tls."),
         of::<SqlConfig>("sql."),
-        of::<SqlAuthConfig>("sql.auth."),
+        of::<AuthConfig>("sql.auth."),
+        // a password is no token
+        of::<AuthConfig>("nats.token_from.").into_iter().filter(|field| !is_of_login(field)).collect(),
         of::<RotationConfig>("rotation."),
         of::<HttpConfig>("http."),
         of::<LogConfig>("log."),
@@ -56,6 +58,10 @@ fn all_fields() -> Vec<String> {
         of::<ReceiptsConfig>("pipeline.receipts."),
     ]
     .concat()
+}
+
+fn is_of_login(field: &str) -> bool {
+    ["user", "password_file", "password"].iter().any(|own| field.rsplit('.').next() == Some(own))
 }
 
 const EXAMPLE: &str = include_str!("../../../sink.example.toml");

@@ -20,7 +20,7 @@ use rustls::sign::SigningKey;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{SecretSource, SqlAuthConfig};
+use crate::config::{AuthConfig, SecretSource};
 use crate::identity::token::TokenError;
 use crate::identity::{IdentityError, IdentityErrorKind, read_file};
 
@@ -43,8 +43,8 @@ impl std::fmt::Debug for Certificate {
 
 impl Certificate {
     /// Reads a PEM file that holds the certificate first of all certificates, and its RSA key.
-    pub(super) fn read(path: &Path, auth: &SqlAuthConfig) -> Result<Self, TokenError> {
-        let field = "sql.auth.certificate_file";
+    pub(super) fn read(path: &Path, auth: &AuthConfig) -> Result<Self, TokenError> {
+        let field = auth.fields().certificate_file;
         let pem = read_file(field, path)?;
         let none = || IdentityError {
             field,

@@ -9,7 +9,7 @@ use std::io;
 use azure_core::error::ErrorKind;
 use serde::Deserialize;
 
-use crate::config::{SqlAuthConfig, SqlAuthMethod};
+use crate::config::{AuthConfig, AuthMethod};
 use crate::identity::token::TokenError;
 
 /// The most that is told of a text of a library.
@@ -23,13 +23,13 @@ struct Refusal {
 }
 
 /// Why a credential has no token; `status` is that of the last answer, if there was one.
-pub(super) fn explain(error: &azure_core::Error, auth: &SqlAuthConfig, status: Option<u16>) -> TokenError {
+pub(super) fn explain(error: &azure_core::Error, auth: &AuthConfig, status: Option<u16>) -> TokenError {
     let from = provider(auth);
     for cause in causes(error) {
         if let Some(tls) = tls_error(cause) {
             let hint = match auth.method {
-                SqlAuthMethod::ManagedIdentity => "",
-                _ => ": its authority can be named by sql.auth.ca_file",
+                AuthMethod::ManagedIdentity => String::new(),
+                _ => format!(": its authority can be named by {}", auth.fields().ca_file),
             };
             let certificate = matches!(tls, rustls::Error::InvalidCertificate(_));
             return match certificate {
@@ -53,7 +53,7 @@ pub(super) fn explain(error: &azure_core::Error, auth: &SqlAuthConfig, status: O
         (Some(200..=299), _) => TokenError::unavailable(format!("the answer of {from} cannot be read")),
         (Some(status), _) => answered(&from, status, None, ""),
         // The command says what to do, such as to log in. It prints no token where it fails.
-        (None, SqlAuthMethod::AzureCli) => TokenError::refused(short(error)),
+        (None, AuthMethod::AzureCli) => TokenError::refused(short(error)),
         (None, _) if is_about_connection(error) => {
             TokenError::unavailable(format!("{from} is not reached: {}", innermost(error)))
         }
@@ -89,10 +89,10 @@ fn answered(from: &str, status: u16, codes: Option<&str>, word: &str) -> TokenEr
 }
 
 /// Who is asked, without anything of the request.
-fn provider(auth: &SqlAuthConfig) -> String {
+fn provider(auth: &AuthConfig) -> String {
     match auth.method {
-        SqlAuthMethod::ManagedIdentity => "the managed identity endpoint".to_owned(),
-        SqlAuthMethod::AzureCli => "the azure cli".to_owned(),
+        AuthMethod::ManagedIdentity => "the managed identity endpoint".to_owned(),
+        AuthMethod::AzureCli => "the azure cli".to_owned(),
         _ => auth.authority().trim_end_matches('/').to_owned(),
     }
 }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::identity::token::TokenErrorKind;
 
-    fn auth() -> SqlAuthConfig {
+    fn auth() -> AuthConfig {
         toml::from_str("method = 'client_secret'\nauthority = 'https://login.example/'")
             .expect("it can be read")
     }

@@ -9,7 +9,7 @@ use azure_core::error::ErrorKind;
 use azure_core::http::{AsyncRawResponse, HttpClient, Request};
 use futures_util::StreamExt as _;
 
-use crate::config::{SqlAuthConfig, SqlAuthMethod};
+use crate::config::{AuthConfig, AuthMethod};
 use crate::identity::token::TokenError;
 
 /// How long a connection may take. An answer as a whole has the patience of the cache.
@@ -26,18 +26,18 @@ pub(super) struct Bounded {
 
 impl Bounded {
     /// A client that trusts the system's authorities, and those of `ca_file`.
-    pub(super) fn new(auth: &SqlAuthConfig) -> Result<Self, TokenError> {
+    pub(super) fn new(auth: &AuthConfig) -> Result<Self, TokenError> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             // a token is asked for where the configuration says, and nowhere else
             .redirect(reqwest::redirect::Policy::none());
         builder = match auth.method {
             // The endpoint is on the machine itself, and its protocol is plain HTTP.
-            SqlAuthMethod::ManagedIdentity => builder.no_proxy(),
+            AuthMethod::ManagedIdentity => builder.no_proxy(),
             _ => builder.https_only(true),
         };
         if let Some(path) = &auth.ca_file {
-            let field = "sql.auth.ca_file";
+            let field = auth.fields().ca_file;
             let shown = path.display();
             let pem = std::fs::read(path).map_err(|error| {
                 TokenError::refused(format!("{field}: file {shown}: cannot be read: {error}"))

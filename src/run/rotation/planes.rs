@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 
-use crate::config::{SqlAuthMethod, SqlConfig};
+use crate::config::{AuthMethod, SqlConfig};
 use crate::error;
 use crate::identity::IdentityError;
 use crate::identity::files::{self, Content, Seen};
@@ -168,7 +168,7 @@ impl Plane for Database {
 
     fn told(&self) -> Option<Seen> {
         // tokens that are fetched are told of where that is done
-        (self.config.auth.method == SqlAuthMethod::SqlLogin).then(|| self.held())
+        (self.config.auth.method == AuthMethod::SqlLogin).then(|| self.held())
     }
 
     async fn adopt(&mut self, seen: &Seen) -> error::Result<bool> {

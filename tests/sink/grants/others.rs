@@ -6,8 +6,8 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use super::stand::{
-    KINDS, MINUTE, PASSWORD, Stand, Without, clean_sql, grants, prepare_sql, role, role_with, sink, subjects,
-    without_each,
+    KINDS, MINUTE, PASSWORD, Rights, Stand, Without, clean_sql, grants, prepare_sql, role, role_with, sink,
+    subjects, without_each,
 };
 use super::tries::Tries;
 use crate::numbers::{self, Account};
@@ -228,7 +228,7 @@ async fn the_publisher_publishes_and_does_nothing_else(stand: &Stand) {
 /// With all its rights a role does what each of them is for; without one of them the server refuses just that, by its name.
 async fn none_can_be_left_out_of_what_readers_and_publishers_have(
     stand: &Stand,
-    roles: Vec<(String, Vec<(&'static str, String)>, Vec<Without>)>,
+    roles: Vec<(String, Rights, Vec<Without>)>,
 ) {
     for (user, rights, withouts) in roles {
         let prefix = format!("_INBOX.{user}");

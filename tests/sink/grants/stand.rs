@@ -248,8 +248,11 @@ pub async fn role_with(sink: &Sink, role: &str, more: &[&str]) -> Value {
     printed["roles"][0].clone()
 }
 
-/// All subjects of a role, with the verb.
-pub fn subjects(role: &Value) -> Vec<(&'static str, String)> {
+/// Subjects, each with the verb.
+pub type Rights = Vec<(&'static str, String)>;
+
+/// All subjects of a role.
+pub fn subjects(role: &Value) -> Rights {
     let of = |verb: &'static str| {
         let list = role["nats"]["permissions"][verb]["allow"].as_array().expect("a list").clone();
         list.into_iter().map(move |subject| (verb, subject.as_str().expect("a subject").to_owned()))

@@ -1,9 +1,14 @@
-//! `[sql.auth]`: as whom the sink logs in to the database.
+//! `[sql.auth]`: as whom the sink logs in to the database; and `[nats.token_from]`: where it has a token for NATS from.
+
+mod fields;
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use self::fields::AuthFields;
+pub(super) use self::fields::AuthTable;
+use self::fields::{OF_NATS, OF_SQL};
 use super::parse::Environment;
 use super::problem::{Checks, Problem, quote};
 use super::secret::{self, EnvironmentReference, SecretSource};
@@ -13,12 +18,12 @@ const AZURE_SQL_SCOPE: &str = "https://database.windows.net/.default";
 /// Microsoft Entra ID of the public cloud.
 const PUBLIC_AUTHORITY: &str = "https://login.microsoftonline.com";
 
-/// `sql.auth`.
-#[derive(Debug, Clone, Deserialize)]
+/// `sql.auth`, or `nats.token_from`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SqlAuthConfig {
+pub struct AuthConfig {
     /// The way of authentication. Required.
-    pub method: SqlAuthMethod,
+    pub method: AuthMethod,
     /// The login, for `sql_login`. Default: none.
     #[serde(default)]
     pub user: Option<String>,
@@ -51,19 +56,22 @@ pub struct SqlAuthConfig {
     /// Who gives tokens out. Default: `AZURE_AUTHORITY_HOST`, or else Microsoft Entra ID of the public cloud.
     #[serde(default)]
     pub authority: Option<String>,
-    /// What the token is for. Default: Azure SQL of the public cloud.
+    /// What the token is for. Default: Azure SQL of the public cloud; for NATS there is none.
     #[serde(default)]
     pub scope: Option<String>,
     /// PEM file of the authorities that may have signed the certificate of `authority`, besides those of the system.
     /// Default: none.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Which of the two tables it is.
+    #[serde(skip)]
+    pub(super) table: AuthTable,
 }
 
-/// How the sink proves to the database who it is.
+/// How the sink proves who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SqlAuthMethod {
+pub enum AuthMethod {
     /// By a login with a password.
     SqlLogin,
     /// By an access token in a file, which something else keeps fresh.
@@ -80,7 +88,7 @@ pub enum SqlAuthMethod {
     AzureCli,
 }
 
-impl SqlAuthMethod {
+impl AuthMethod {
     /// Its name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -120,7 +128,7 @@ impl SqlAuthMethod {
     }
 }
 
-impl SqlAuthConfig {
+impl AuthConfig {
     /// Where the password is. `None` only where the configuration was not validated, or is not of a login.
     pub fn password_source(&self) -> Option<SecretSource> {
         secret::source(self.password_file.as_deref(), self.password.as_ref())
@@ -129,6 +137,14 @@ impl SqlAuthConfig {
     /// Where the application's secret is. `None` only where the configuration was not validated, or has none.
     pub fn client_secret_source(&self) -> Option<SecretSource> {
         secret::source(self.client_secret_file.as_deref(), self.client_secret.as_ref())
+    }
+
+    /// What its fields are called.
+    pub fn fields(&self) -> &'static AuthFields {
+        match self.table {
+            AuthTable::Sql => &OF_SQL,
+            AuthTable::Nats => &OF_NATS,
+        }
     }
 
     /// Who gives tokens out.
@@ -156,7 +172,7 @@ impl SqlAuthConfig {
     /// Takes what is not written from the variables that Azure's own libraries look at.
     pub(super) fn fill_from(&mut self, environment: Environment<'_>) {
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
-        if self.method == SqlAuthMethod::WorkloadIdentity {
+        if self.method == AuthMethod::WorkloadIdentity {
             self.tenant_id = self.tenant_id.take().or_else(|| variable("AZURE_TENANT_ID"));
             self.client_id = self.client_id.take().or_else(|| variable("AZURE_CLIENT_ID"));
             let file = || variable("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from);
@@ -194,17 +210,29 @@ impl SqlAuthConfig {
             let hint = format!("its fields are {}", fields.join(", "));
             checks.refuse(Problem::new(name, message).with_hint(hint));
         }
+        if self.table == AuthTable::Nats {
+            if matches!(method, AuthMethod::SqlLogin | AuthMethod::AccessTokenFile) {
+                let problem =
+                    Problem::new("method", "asks nobody for a token").with_value(quote(method.as_str()));
+                checks.refuse(problem.with_hint("a token in a file is `nats.token_file`"));
+                return;
+            }
+            let hint = "write what the server's auth callout expects tokens to be for, as in \"api://nats/.default\"";
+            if self.scope.is_none() {
+                checks.refuse(Problem::new("scope", "is missing").with_hint(hint));
+            }
+        }
         match method {
-            SqlAuthMethod::SqlLogin => self.validate_login(checks),
-            SqlAuthMethod::AccessTokenFile => required(checks, "token_file", self.token_file.is_some(), None),
-            SqlAuthMethod::ManagedIdentity | SqlAuthMethod::AzureCli => {}
-            SqlAuthMethod::WorkloadIdentity => {
+            AuthMethod::SqlLogin => self.validate_login(checks),
+            AuthMethod::AccessTokenFile => required(checks, "token_file", self.token_file.is_some(), None),
+            AuthMethod::ManagedIdentity | AuthMethod::AzureCli => {}
+            AuthMethod::WorkloadIdentity => {
                 required(checks, "tenant_id", self.tenant_id.is_some(), Some("AZURE_TENANT_ID"));
                 required(checks, "client_id", self.client_id.is_some(), Some("AZURE_CLIENT_ID"));
                 let has_file = self.token_file.is_some();
                 required(checks, "token_file", has_file, Some("AZURE_FEDERATED_TOKEN_FILE"));
             }
-            SqlAuthMethod::ClientSecret => {
+            AuthMethod::ClientSecret => {
                 required(checks, "tenant_id", self.tenant_id.is_some(), None);
                 required(checks, "client_id", self.client_id.is_some(), None);
                 let (file, variable) = (self.client_secret_file.as_deref(), self.client_secret.as_ref());
@@ -214,7 +242,7 @@ impl SqlAuthConfig {
                     checks.refuse(Problem::new("client_secret_file", "is missing").with_hint(hint));
                 }
             }
-            SqlAuthMethod::ClientCertificate => {
+            AuthMethod::ClientCertificate => {
                 required(checks, "tenant_id", self.tenant_id.is_some(), None);
                 required(checks, "client_id", self.client_id.is_some(), None);
                 required(checks, "certificate_file", self.certificate_file.is_some(), None);
@@ -281,7 +309,7 @@ mod tests {
     use super::*;
 
     fn problems(text: &str, environment: Environment<'_>) -> Vec<String> {
-        let mut auth: SqlAuthConfig = toml::from_str(text).expect("it can be read");
+        let mut auth: AuthConfig = toml::from_str(text).expect("it can be read");
         auth.fill_from(environment);
         let mut problems = Vec::new();
         auth.validate(&mut Checks::new("sql.auth", &mut problems));
@@ -330,7 +358,7 @@ mod tests {
         for (method, least) in LEAST {
             let text = format!("method = '{method}'\n{least}");
             assert_eq!(problems(&text, &nothing), Vec::<String>::new(), "{method}");
-            let auth: SqlAuthConfig = toml::from_str(&text).expect(method);
+            let auth: AuthConfig = toml::from_str(&text).expect(method);
             assert_eq!(auth.method.as_str(), method);
             for (name, line) in others.iter().filter(|(name, _)| !least.contains(&format!("{name} = "))) {
                 let found = problems(&format!("{text}\n{line}"), &nothing);
@@ -361,7 +389,7 @@ mod tests {
     fn a_workload_has_what_its_environment_says_and_what_is_written_goes_before() {
         assert_eq!(problems("method = 'workload_identity'", &nothing).len(), 3);
         assert_eq!(problems("method = 'workload_identity'", &kubernetes), Vec::<String>::new());
-        let mut auth: SqlAuthConfig =
+        let mut auth: AuthConfig =
             toml::from_str("method = 'workload_identity'\nclient_id = 'own'").expect("it can be read");
         auth.fill_from(&kubernetes);
         assert_eq!((auth.tenant_id.as_deref(), auth.client_id.as_deref()), (Some("tenant"), Some("own")));
@@ -406,6 +434,26 @@ mod tests {
         let text = "method = 'client_secret'\ntenant_id = 't'\nclient_id = 'c'\nclient_secret = '${S}'\nclient_secret_file = 'f'";
         assert_eq!(problems(text, &nothing).len(), 1);
         let written = "method = 'client_secret'\ntenant_id = 't'\nclient_id = 'c'\nclient_secret = 'canary'";
-        assert!(toml::from_str::<SqlAuthConfig>(written).is_err());
+        assert!(toml::from_str::<AuthConfig>(written).is_err());
+    }
+
+    #[test]
+    fn a_token_for_nats_is_asked_for_and_for_something() {
+        let problems = |text: &str| {
+            let mut auth: AuthConfig = toml::from_str(text).expect("it can be read");
+            auth.table = AuthTable::Nats;
+            let mut problems = Vec::new();
+            auth.validate(&mut Checks::new("nats.token_from", &mut problems));
+            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        for (method, least) in LEAST {
+            let found = problems(&format!("method = '{method}'\n{least}"));
+            let expected = match method {
+                "sql_login" | "access_token_file" => "asks nobody for a token",
+                _ => "nats.token_from.scope: is missing",
+            };
+            assert!(found.starts_with("nats.token_from.") && found.contains(expected), "{method}: {found}");
+        }
+        assert_eq!(problems("method = 'managed_identity'\nscope = 'api://nats/.default'"), "");
     }
 }
