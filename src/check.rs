@@ -47,11 +47,12 @@ pub(crate) async fn check(config: &Config, planned: &[Planned], is_strict: bool)
     if let Some(client) = &client {
         audit::nats(&mut findings, client, &rights::nats::loader(config)).await;
     }
-    if let Some(session) = &mut session {
-        let auditing = audit::sql(&mut findings, session, planned);
+    // one that has not answered in time is in the middle of an answer, and not asked again
+    if let Some(mut open) = session.take() {
+        let auditing = audit::sql(&mut findings, &mut open, planned);
         let late = |_elapsed| Error::sql_timeout(Phase::Target, "asking what the user may do");
         let done = tokio::time::timeout(config.sql.command_timeout, auditing).await.map_err(late);
-        findings.of("sql rights", done);
+        session = findings.of("sql rights", done).map(|()| open);
     }
     let budgets = Budget::divide(run::event_bytes(config, planned), pipelines);
     for ((pipeline, schema), budget) in planned.iter().zip(budgets) {
@@ -62,12 +63,12 @@ pub(crate) async fn check(config: &Config, planned: &[Planned], is_strict: bool)
                 () = denials.another() => {}
             }
         }
-        if let Some(session) = &mut session {
+        if let Some(mut open) = session.take() {
             let checking =
-                table::check(&mut findings, session, config, (pipeline, schema), budget.capacity());
+                table::check(&mut findings, &mut open, config, (pipeline, schema), budget.capacity());
             let late = |_elapsed| Error::sql_timeout(Phase::Target, "reading the table's shape");
             let done = tokio::time::timeout(config.sql.command_timeout, checking).await.map_err(late);
-            findings.of(&pipeline.name, done);
+            session = findings.of(&pipeline.name, done).map(|()| open);
         }
     }
     for denied in denials.texts() {

@@ -222,6 +222,7 @@ pub fn disposition(error: &Error, duplicates: Duplicates) -> Disposition {
         ) => Disposition::OutcomeUnknown,
         // What Azure SQL says of its own troubles, and not of the transaction, leaves open what became of a commit.
         (ErrorKind::Server { number: 40_000..50_000, .. }, Phase::Commit) => Disposition::OutcomeUnknown,
+        (ErrorKind::Server { number: TOKEN_ENDED, .. }, Phase::Connect) => Disposition::Reauthenticate,
         // Not of a login, but of a session whose token has ended while it was used: the next one has another.
         (ErrorKind::Server { number: LOGIN_FAILED | TOKEN_ENDED, .. }, Phase::Commit) => {
             Disposition::OutcomeUnknown
@@ -307,9 +308,7 @@ mod tests {
             (Phase::Commit, Disposition::OutcomeUnknown),
         ] {
             assert_eq!(disposition(&server(phase, LOGIN_FAILED, 14)), expected, "{phase}");
-            if phase != Phase::Connect {
-                assert_eq!(disposition(&server(phase, TOKEN_ENDED, 16)), expected, "{phase}");
-            }
+            assert_eq!(disposition(&server(phase, TOKEN_ENDED, 16)), expected, "{phase}");
         }
         let none = |kind| disposition(&Error::new(Phase::Connect, kind, ""));
         assert_eq!(none(ErrorKind::CredentialUnavailable), Disposition::Retry);

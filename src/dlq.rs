@@ -1,19 +1,21 @@
 //! `dlq`: dead letters, and back. Reads the dead-letter stream by asking for one message after the other, and leaves no consumer there.
 
 mod letter;
+mod replay;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail};
-use async_nats::jetstream::message::PublishMessage;
+use anyhow::bail;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use self::letter::Letter;
+use self::replay::{Tally, What, replay};
 use crate::config::{Config, PipelineConfig};
 use crate::error::Phase;
 use crate::nats::denied::Denials;
@@ -59,14 +61,15 @@ enum Command {
     /// Publish the events of letters again, on their own subjects with their own headers
     ///
     /// Each is an event like any other: it has a new place in the stream. What its stream still remembers by the event's
-    /// message id is not published twice. A letter that does not hold the whole event is left as it is, and said.
+    /// message id is not published twice: run a replay that was interrupted again within the duplicate window. A letter
+    /// whose event cannot go back is left as it is, and said.
     Replay {
         #[command(flatten)]
         which: Which,
         /// All letters that the other arguments leave, where no sequence is given
         #[arg(long)]
         all: bool,
-        /// Remove a letter when the stream has confirmed its event
+        /// Remove a letter when the stream has confirmed its event, now or before
         #[arg(long)]
         delete: bool,
         /// Say what would be done, and do nothing
@@ -87,7 +90,7 @@ struct ConfigFile {
 struct Which {
     #[command(flatten)]
     file: ConfigFile,
-    /// Sequences in the dead-letter stream
+    /// Sequences in the dead-letter stream. Where the pipelines have several of these, --pipeline says which
     #[arg(long = "sequence", value_name = "SEQUENCE")]
     sequences: Vec<u64>,
     /// Of this pipeline
@@ -112,21 +115,30 @@ impl DeadLettersArgs {
         }
     }
 
-    /// Does it. What NATS does not allow is among what went wrong.
+    /// Does it. What NATS does not allow is among what went wrong. What was replayed is told however it ended.
     pub(crate) async fn run(&self, config: &Config) -> anyhow::Result<()> {
         let rights = rights::nats::dead_letter_operator(&config.nats.inbox_prefix, config);
         let denials = Denials::of(Vec::new(), rights);
+        let mut tally = None;
         let done = tokio::select! {
-            done = self.run_with(config, &denials) => done,
+            done = self.run_with(config, &denials, &mut tally) => done,
             () = denials.another() => Err(anyhow::anyhow!("nats did not answer")),
         };
+        if let Some(tally) = &tally {
+            output::line(&tally.summary());
+        }
         match (done, denials.texts().as_slice()) {
             (Err(error), denied @ [_, ..]) => Err(error.context(denied.join("; "))),
             (done, _) => done,
         }
     }
 
-    async fn run_with(&self, config: &Config, denials: &Denials) -> anyhow::Result<()> {
+    async fn run_with(
+        &self,
+        config: &Config,
+        denials: &Denials,
+        tally: &mut Option<Tally>,
+    ) -> anyhow::Result<()> {
         let client = nats::connect_as(&config.nats, PING_INTERVAL, denials).await?;
         let jetstream = jetstream::new(client);
         match &self.command {
@@ -140,7 +152,8 @@ impl DeadLettersArgs {
                         "which letters? Name them by --sequence, or write --all for all that the other arguments leave"
                     );
                 }
-                replay(&jetstream, config, which, *delete, *dry_run).await
+                let what = What { delete: *delete, dry_run: *dry_run };
+                replay(&jetstream, config, which, what, tally).await
             }
         }
     }
@@ -185,6 +198,9 @@ impl Which {
         if pipelines.is_empty() {
             bail!("the configuration has no such pipeline");
         }
+        if !self.sequences.is_empty() && dead_letter_streams(pipelines.iter().copied()).len() > 1 {
+            bail!("a sequence stands in each of several dead-letter streams: say which by --pipeline");
+        }
         Ok(pipelines)
     }
 
@@ -200,6 +216,55 @@ impl Which {
     }
 }
 
+/// Finds the letters that are meant, over several pipelines.
+struct Search<'a> {
+    which: &'a Which,
+    /// How many may come yet.
+    left: usize,
+    /// Sequences that were asked for, and not found so far.
+    missing: BTreeSet<u64>,
+}
+
+impl<'a> Search<'a> {
+    fn of(which: &'a Which) -> Self {
+        let missing = which.sequences.iter().copied().collect();
+        Self { which, left: which.limit.unwrap_or(usize::MAX), missing }
+    }
+
+    async fn next(&mut self, letters: &mut Letters<'_>) -> anyhow::Result<Option<Letter>> {
+        while self.left > 0
+            && let Some(letter) = letters.next().await?
+        {
+            if self.takes(&letter) {
+                return Ok(Some(letter));
+            }
+        }
+        Ok(None)
+    }
+
+    fn takes(&mut self, letter: &Letter) -> bool {
+        let is_meant = self.which.has(letter);
+        if is_meant {
+            self.left -= 1;
+            self.missing.remove(&letter.sequence());
+        }
+        is_meant
+    }
+
+    /// What was asked for by its sequence, and is not there. Where a limit ended the search, nobody looked.
+    fn not_found(&self) -> Option<String> {
+        if self.left == 0 || self.missing.is_empty() {
+            return None;
+        }
+        let sequences: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
+        Some(format!("no letter that is meant has the sequence {}", sequences.join(", ")))
+    }
+}
+
+fn dead_letter_streams<'a>(pipelines: impl Iterator<Item = &'a PipelineConfig>) -> BTreeSet<&'a str> {
+    pipelines.map(|own| own.dead_letter.stream.as_str()).collect()
+}
+
 async fn list(
     jetstream: &Context,
     config: &Config,
@@ -208,21 +273,15 @@ async fn list(
     only_count: bool,
 ) -> anyhow::Result<()> {
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let mut left = which.limit.unwrap_or(usize::MAX);
+    let mut search = Search::of(which);
     for pipeline in which.pipelines(config)? {
         let stream = consumer::stream(jetstream, &pipeline.dead_letter.stream, Phase::DeadLetter).await?;
         let mut letters = Letters::of(jetstream, &stream, pipeline);
-        while left > 0
-            && let Some(letter) = letters.next().await?
-        {
-            if !which.has(&letter) {
-                continue;
-            }
-            left -= 1;
+        while let Some(letter) = search.next(&mut letters).await? {
             let count = counts.entry((pipeline.name.clone(), letter.reason().to_owned())).or_default();
             *count += 1;
             match (as_json, only_count) {
-                (true, _) => output::line(&letter.json().to_string()),
+                (true, _) => output::line(&letter.json(pipeline).to_string()),
                 (false, false) => output::line(&letter.line()),
                 (false, true) => {}
             }
@@ -233,7 +292,10 @@ async fn list(
             output::line(&format!("{pipeline}: {count} {reason}"));
         }
     }
-    Ok(())
+    match search.not_found() {
+        None => Ok(()),
+        Some(not_found) => bail!(not_found),
+    }
 }
 
 async fn show(
@@ -243,8 +305,7 @@ async fn show(
     stream: Option<&str>,
     with_payload: bool,
 ) -> anyhow::Result<()> {
-    let mut streams: Vec<&str> = config.pipelines.iter().map(|own| own.dead_letter.stream.as_str()).collect();
-    streams.dedup();
+    let streams: Vec<&str> = dead_letter_streams(config.pipelines.iter()).into_iter().collect();
     let name = match (stream, streams.as_slice()) {
         (Some(name), streams) if streams.contains(&name) => name,
         (Some(name), _) => bail!("no pipeline has its dead letters in {name:?}"),
@@ -263,70 +324,4 @@ async fn show(
         output::line(&line);
     }
     Ok(())
-}
-
-async fn replay(
-    jetstream: &Context,
-    config: &Config,
-    which: &Which,
-    delete: bool,
-    dry_run: bool,
-) -> anyhow::Result<()> {
-    let (mut replayed, mut left_alone) = (0_u64, 0_u64);
-    let mut left = which.limit.unwrap_or(usize::MAX);
-    for pipeline in which.pipelines(config)? {
-        let stream = consumer::stream(jetstream, &pipeline.dead_letter.stream, Phase::DeadLetter).await?;
-        let mut letters = Letters::of(jetstream, &stream, pipeline);
-        while left > 0
-            && let Some(letter) = letters.next().await?
-        {
-            if !which.has(&letter) {
-                continue;
-            }
-            left -= 1;
-            let said = match letter.message() {
-                Err(why) => Err(why.to_owned()),
-                Ok(_) if dry_run => Ok("would be published again".to_owned()),
-                Ok(message) => publish(jetstream, &letter, message).await?,
-            };
-            match said {
-                Ok(said) => {
-                    replayed += 1;
-                    if delete && !dry_run {
-                        let removed = stream.delete_message(letter.sequence()).await;
-                        removed.with_context(|| format!("removing the letter {}", letter.sequence()))?;
-                    }
-                    output::line(&format!("{} {said}", letter.line()));
-                }
-                Err(why) => {
-                    left_alone += 1;
-                    output::line(&format!("{} left as it is: {why}", letter.line()));
-                }
-            }
-        }
-    }
-    output::line(&json!({ "replayed": replayed, "left": left_alone }).to_string());
-    match left_alone {
-        0 => Ok(()),
-        left => bail!("{left} letters were left as they are"),
-    }
-}
-
-/// Publishes an event again: what was done, or why it was not.
-async fn publish(
-    jetstream: &Context,
-    letter: &Letter,
-    message: PublishMessage,
-) -> anyhow::Result<Result<String, String>> {
-    let subject = letter.subject().to_owned();
-    let failed = || format!("publishing the event of the letter {} on {subject:?}", letter.sequence());
-    let confirmation = jetstream.send_publish(subject.clone(), message).await.with_context(failed)?;
-    let confirmed = confirmation.await.with_context(failed)?;
-    Ok(match confirmed.duplicate {
-        false => Ok(format!("published again, at {} of {}", confirmed.sequence, confirmed.stream)),
-        true => Err(format!(
-            "its stream still has it in the duplicate window, at {}: try again when that is over",
-            confirmed.sequence
-        )),
-    })
 }

@@ -2,6 +2,8 @@
 
 mod jwt;
 mod server_config;
+#[cfg(test)]
+mod tests;
 mod tsql;
 
 use clap::{Args, ValueEnum};
@@ -37,6 +39,8 @@ pub(crate) struct GrantsArgs {
     #[arg(long, value_name = "NAME", value_parser = token)]
     receipts_stream: Option<String>,
     /// What publishers publish on, where a transform makes other subjects of it; the pipelines' own, where none is given
+    ///
+    /// Also in the place of a pipeline's subject that is not granted, as `>` is not: of the dead-letter operator too.
     #[arg(long = "publish", value_name = "SUBJECT", value_parser = subject)]
     published: Vec<String>,
     /// Let the loader run `partitions change` and `partitions new-stream` too
@@ -122,7 +126,7 @@ impl GrantsArgs {
         let nats = match role {
             Role::Loader => nats::loader(config),
             Role::Publisher => nats::publisher(&inbox, &self.published_subjects(config)),
-            Role::DeadLetterOperator => nats::dead_letter_operator(&inbox, config),
+            Role::DeadLetterOperator => nats::dead_letter_operator_on(&inbox, config, &self.published),
             Role::ReceiptsReader => nats::receipts_reader(&inbox, config, self.receipts_stream.as_deref()),
             Role::Analyst => NatsRights::default(),
         };
@@ -179,6 +183,21 @@ impl Granted {
         format!("role:{}", self.role)
     }
 
+    /// What is said above its user on NATS.
+    fn comments(&self) -> Vec<String> {
+        let mut lines = vec![format!("# {}: {}", self.role, self.role.purpose())];
+        if !self.nats.subscribe.is_empty() {
+            lines.push(format!("# inbox prefix: {}", self.nats.inbox_prefix));
+        }
+        for subject in &self.nats.not_granted {
+            lines.push(format!(
+                "# not granted: publish on {}, which has subjects of the server's own in it. Name those of events by --publish",
+                quoted(subject)
+            ));
+        }
+        lines
+    }
+
     /// Allow and deny lists of a kind. An empty list of NATS allows everything, so that who may do nothing is denied all.
     fn lists(&self, verb: Verb) -> (Vec<&str>, Vec<&'static str>) {
         let allowed: Vec<&str> = self.nats.of(verb).iter().map(|right| right.subject.as_str()).collect();
@@ -217,6 +236,7 @@ fn json(granted: &Granted) -> Value {
             "inbox_prefix": (!granted.nats.subscribe.is_empty()).then_some(&granted.nats.inbox_prefix),
             "permissions": { "publish": list(Verb::Publish), "subscribe": list(Verb::Subscribe) },
             "purposes": { "publish": rights(Verb::Publish), "subscribe": rights(Verb::Subscribe) },
+            "not_granted": granted.nats.not_granted,
         },
         "sql": granted.sql_user.as_ref().map(|user| json!({
             "user": user.name,

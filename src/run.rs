@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::config::{Config, PipelineConfig};
 use crate::decode::DecodePool;
 use crate::delivery::MAX_SETTLED_BYTES;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::http;
 use crate::identity::nats::NatsIdentity;
 use crate::keyed;
@@ -233,10 +233,15 @@ async fn connect(
     denials: &Denials,
     shutdown: &Shutdown,
 ) -> Option<(async_nats::Client, Arc<NatsIdentity>)> {
-    let mut backoff = Backoff::transient();
+    let (mut backoff, mut stopped) = (Backoff::transient(), Backoff::stopped());
+    // kept from one try to the next, with the token that it has: each connect reads anew what may have changed
+    let mut kept: Option<Arc<NatsIdentity>> = None;
     loop {
         let attempt = async {
-            let identity = nats::identity(&config.nats).await?;
+            let identity = match &kept {
+                Some(identity) => Arc::clone(identity),
+                None => Arc::clone(kept.insert(nats::identity(&config.nats).await?)),
+            };
             let client = nats::connect(&identity, ping_interval(config), denials).await?;
             Ok::<_, Error>((client, identity))
         };
@@ -251,7 +256,11 @@ async fn connect(
         for status in statuses {
             status.not_started(text.clone());
         }
-        let wait = backoff.next_wait();
+        // somebody has to mend a secret, or whoever gives tokens out: it is not asked all the time
+        let wait = match error.kind {
+            ErrorKind::Credential => stopped.next_wait(),
+            _ => backoff.next_wait(),
+        };
         tracing::warn!(error = %text, wait_seconds = wait.as_secs_f64(), "cannot connect to nats, trying again");
         if !shutdown.sleep(wait).await {
             return None;

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use async_nats::Client;
 
 use super::findings::Findings;
-use crate::config::{PipelineConfig, covers};
+use crate::config::{PipelineConfig, covers, subjects_overlap};
 use crate::error::Result;
 use crate::mssql::connect::Session;
 use crate::mssql::rights::{self as held_rights, Held};
 use crate::mssql::{progress, target};
-use crate::nats::user_info;
-use crate::rights::nats::{NatsRights, Verb};
+use crate::nats::user_info::{self, Subjects};
+use crate::rights::nats::{NatsRights, SubjectRight, Verb};
 use crate::rights::sql::{self, Securable, SqlRight};
 use crate::run::Planned;
 
@@ -24,37 +24,66 @@ const MOST_NAMES: usize = 5;
 pub(super) async fn nats(findings: &mut Findings, client: &Client, needed: &NatsRights) {
     let user = match user_info::ask(client).await {
         Ok(user) => user,
-        // what is missing is found by what fails
-        Err(error) => return Findings::warning(NATS, &format!("cannot be looked at: {error}")),
+        // what is missing is found by what fails; what is too much is not
+        Err(error) => return findings.too_much(NATS, &format!("cannot be looked at: {error}")),
     };
-    let failed_before = findings.failed;
-    let mut is_too_much = false;
+    let mut is_good = true;
     if user.account == "$SYS" {
-        is_too_much = true;
+        is_good = false;
         findings.too_much(NATS, "the user is one of the system account, which rules the server");
     }
     for verb in [Verb::Publish, Verb::Subscribe] {
-        let (word, lists) = (verb.as_str(), user.subjects(verb));
-        for right in needed.of(verb) {
-            let (subject, purpose) = (&right.subject, right.purpose);
-            let is_allowed = covers(&lists.allow, subject);
-            let is_denied = lists.deny.iter().any(|denied| crate::config::subjects_overlap(denied, subject));
-            if !is_allowed || is_denied {
-                findings.failed(NATS, &format!("{word} on {subject:?} is missing, for {purpose}"));
-            }
-        }
-        let subjects: Vec<&String> = needed.of(verb).iter().map(|right| &right.subject).collect();
-        for allowed in lists.allow.iter().filter(|allowed| !covers(&lists.deny, allowed)) {
-            if !covers(&subjects, allowed) {
-                is_too_much = true;
-                let what = if allowed == ">" { " (everything)" } else { "" };
-                findings.too_much(NATS, &format!("{word} on {allowed:?}{what} is more than is needed"));
+        for found in compare(needed.of(verb), verb, &user.subjects(verb)) {
+            is_good = false;
+            match found {
+                Found::Missing(text) => findings.failed(NATS, &text),
+                Found::Narrowed(text) => Findings::warning(NATS, &text),
+                Found::TooMuch(text) => findings.too_much(NATS, &text),
             }
         }
     }
-    if findings.failed == failed_before && !is_too_much {
+    if is_good {
         Findings::good(NATS, &format!("{:?} has what is needed, and no more", user.user));
     }
+}
+
+/// What is found of the subjects that a user may publish on, or subscribe to.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Missing(String),
+    /// A part of what is needed is denied.
+    Narrowed(String),
+    TooMuch(String),
+}
+
+/// Holds what is allowed and denied against what is needed.
+fn compare(needed: &[SubjectRight], verb: Verb, lists: &Subjects) -> Vec<Found> {
+    let (word, mut found) = (verb.as_str(), Vec::new());
+    for SubjectRight { subject, purpose } in needed {
+        let denied = lists.deny.iter().find(|denied| subjects_overlap(denied, subject));
+        if !covers(&lists.allow, subject) || covers(&lists.deny, subject) {
+            found.push(Found::Missing(format!("{word} on {subject:?} is missing, for {purpose}")));
+        } else if let Some(denied) = denied {
+            let text = format!("{word} on {subject:?} is denied in part, by {denied:?}: it is for {purpose}");
+            found.push(Found::Narrowed(text));
+        }
+    }
+    let subjects: Vec<&str> = needed.iter().map(|right| right.subject.as_str()).collect();
+    for allowed in lists.allow.iter().filter(|allowed| !covers(&lists.deny, allowed)) {
+        if !covers(&subjects, allowed) && !is_longer_ack(allowed, &subjects) {
+            let what = if allowed == ">" { " (everything)" } else { "" };
+            found.push(Found::TooMuch(format!("{word} on {allowed:?}{what} is more than is needed")));
+        }
+    }
+    found
+}
+
+/// Whether this is what a server with `js_ack_fc_v2` lets a consumer be acknowledged on, with domain and account in front, and what
+/// it is without them is needed.
+fn is_longer_ack(allowed: &str, needed: &[&str]) -> bool {
+    let Some(rest) = allowed.strip_prefix("$JS.ACK.") else { return false };
+    let of_consumer = rest.splitn(3, '.').nth(2);
+    of_consumer.is_some_and(|consumer| covers(needed, &format!("$JS.ACK.{consumer}")))
 }
 
 /// The rights of the session's user.
@@ -154,4 +183,62 @@ async fn of_pipeline(
             .collect();
     }
     Ok(needed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(needed: &[&str], allow: &[&str], deny: &[&str]) -> Vec<Found> {
+        let right = |subject: &&str| SubjectRight { subject: (*subject).to_owned(), purpose: "a test" };
+        let needed: Vec<SubjectRight> = needed.iter().map(right).collect();
+        let owned = |subjects: &[&str]| subjects.iter().map(|subject| (*subject).to_owned()).collect();
+        compare(&needed, Verb::Publish, &Subjects { allow: owned(allow), deny: owned(deny) })
+    }
+
+    fn missing(subject: &str) -> Found {
+        Found::Missing(format!("publish on {subject:?} is missing, for a test"))
+    }
+
+    fn too_much(subject: &str) -> Found {
+        Found::TooMuch(format!("publish on {subject:?} is more than is needed"))
+    }
+
+    #[test]
+    fn what_is_needed_has_to_be_allowed_and_nothing_else() {
+        assert_eq!(found(&["a", "b.>"], &["a", "b.>"], &[]), []);
+        assert_eq!(found(&["a", "b.>"], &["a", "b.c"], &[]), [missing("b.>")]);
+        assert_eq!(found(&["a"], &["a", "b"], &[]), [too_much("b")]);
+        assert_eq!(found(&["a"], &["a", "b"], &["b"]), []);
+        let everything = Found::TooMuch("publish on \">\" (everything) is more than is needed".to_owned());
+        assert_eq!(found(&["a"], &[">"], &[]), [everything]);
+    }
+
+    #[test]
+    fn it_is_missing_where_all_of_it_is_denied() {
+        const DELETE: &str = "$JS.API.CONSUMER.DELETE.EVENTS.*";
+        assert_eq!(found(&[DELETE], &[DELETE], &["$JS.API.CONSUMER.DELETE.>"]), [missing(DELETE)]);
+        assert_eq!(found(&["a.>"], &["a.>"], &["a.*", "a.*.>"]), [missing("a.>")]);
+        let other = "$JS.API.CONSUMER.DELETE.EVENTS.other";
+        let text = format!("publish on {DELETE:?} is denied in part, by {other:?}: it is for a test");
+        assert_eq!(found(&[DELETE], &[DELETE], &["b", other]), [Found::Narrowed(text)]);
+        assert_eq!(found(&[DELETE], &[DELETE], &["$JS.API.CONSUMER.DELETE.OTHER.*"]), []);
+    }
+
+    #[test]
+    fn acknowledgements_of_both_kinds_are_needed() {
+        const ACK: &str = "$JS.ACK.S.d.>";
+        for longer in ["$JS.ACK.hub.ACCOUNT.S.d.>", "$JS.ACK._.*.S.d.>", "$JS.ACK._.ACCOUNT.S.d.1.>"] {
+            assert_eq!(found(&[ACK], &[ACK, longer], &[]), [], "{longer}");
+        }
+        for more in ["$JS.ACK.>", "$JS.ACK.*.*.>", "$JS.ACK._.ACCOUNT.S.>", "$JS.ACK._.ACCOUNT.S.e.>"] {
+            assert_eq!(found(&[ACK], &[ACK, more], &[]), [too_much(more)], "{more}");
+        }
+        // the one does not make up for the other
+        assert_eq!(found(&[ACK], &["$JS.ACK._.ACCOUNT.S.d.>"], &[]), [missing(ACK)]);
+        assert_eq!(
+            found(&["a"], &["a", "$JS.ACK._.ACCOUNT.S.d.>"], &[]),
+            [too_much("$JS.ACK._.ACCOUNT.S.d.>")]
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! A dead letter as it is stored, and the event that it was.
 
 use async_nats::HeaderMap;
+use async_nats::header::{HeaderName, HeaderValue, NATS_MESSAGE_ID};
 use async_nats::jetstream::message::PublishMessage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::config::{PipelineConfig, covers, subject_problem};
 use crate::error::Result;
 use crate::nats::dead_letter::{
     DETAIL, HEADERS_LEFT_OUT, ORIGINAL_PREFIX, PIPELINE, REASON, SEQUENCE, STREAM, SUBJECT, TRUNCATED,
@@ -20,6 +22,10 @@ use crate::nats::stored::Stored;
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// Headers that the server acts on, in any spelling.
 const OF_SERVER: &str = "nats-";
+/// What the subjects begin with that are not for events: what the server listens to itself, and replies.
+const NOT_FOR_EVENTS: [&str; 2] = ["$", "_INBOX."];
+/// Where a header is none that a client sends.
+const NOT_A_HEADER: &str = "a header of its event has a name or a value that no header can have";
 
 #[derive(Debug)]
 pub(super) struct Letter {
@@ -65,6 +71,16 @@ impl Letter {
         self.header(SUBJECT).unwrap_or_default()
     }
 
+    /// Of the event, in the stream that it came from.
+    pub(super) fn event_sequence(&self) -> Option<u64> {
+        self.header(SEQUENCE).and_then(|text| text.parse().ok())
+    }
+
+    /// Of the event, as far as it is there.
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
@@ -85,7 +101,8 @@ impl Letter {
         )
     }
 
-    pub(super) fn json(&self) -> Value {
+    /// As a letter of this pipeline.
+    pub(super) fn json(&self, pipeline: &PipelineConfig) -> Value {
         json!({
             "sequence": self.sequence,
             "stored_at": self.time(),
@@ -93,10 +110,10 @@ impl Letter {
             "reason": self.header(REASON),
             "detail": self.header(DETAIL),
             "stream": self.header(STREAM),
-            "stream_sequence": self.header(SEQUENCE).and_then(|text| text.parse::<u64>().ok()),
+            "stream_sequence": self.event_sequence(),
             "subject": self.header(SUBJECT),
             "payload_bytes": self.payload.len(),
-            "can_be_replayed": self.message().is_ok(),
+            "can_be_replayed": self.message(pipeline).is_ok(),
         })
     }
 
@@ -123,15 +140,16 @@ impl Letter {
         lines
     }
 
-    /// The event as it was published, for the stream that it came from, or why it cannot be had.
+    /// The event as it was published, for the stream that its pipeline reads, or why it cannot be had.
     ///
     /// Of the headers that the server acts on only the message id is kept: the others (conditions, a rollup) were about the
     /// moment at which it was first published. Without one it gets one, so that a replay which is repeated at once doubles
     /// nothing.
-    pub(super) fn message(&self) -> Result<PublishMessage, &'static str> {
+    pub(super) fn message(&self, pipeline: &PipelineConfig) -> Result<PublishMessage, &'static str> {
         if !self.is_one() {
             return Err("it is no dead letter");
         }
+        self.check_place(pipeline)?;
         for (name, why) in [
             (TRUNCATED, "it holds only the beginning of the event's payload"),
             (HEADERS_LEFT_OUT, "it holds not all of the event's headers"),
@@ -144,50 +162,80 @@ impl Letter {
         let (mut headers, mut id) = (HeaderMap::new(), None);
         for (name, value) in &self.headers {
             let Some(original) = name.strip_prefix(ORIGINAL_PREFIX) else { continue };
+            // what is no header makes the client panic, where it is not asked before
+            let (false, Ok(name), Ok(value)) =
+                (original.is_empty(), original.parse::<HeaderName>(), value.parse::<HeaderValue>())
+            else {
+                return Err(NOT_A_HEADER);
+            };
             if original.eq_ignore_ascii_case(MESSAGE_ID) {
-                id = Some(value.clone());
+                id = Some(value).filter(|value| !value.as_str().is_empty());
             } else if !original.to_ascii_lowercase().starts_with(OF_SERVER) {
-                headers.append(original, value.as_str());
+                headers.append(name, value);
             }
         }
-        let own_id = || format!("replay:{}", self.header(MESSAGE_ID).unwrap_or_default());
+        let id = match id {
+            Some(id) => id,
+            None => self.own_id()?,
+        };
+        headers.insert(NATS_MESSAGE_ID, id);
         Ok(PublishMessage::build()
             .headers(headers)
             .payload(self.payload.clone())
-            .message_id(id.unwrap_or_else(own_id))
-            .expected_stream(self.header(STREAM).unwrap_or_default()))
+            .expected_stream(&pipeline.stream))
+    }
+
+    /// Whether the event is one of those that its pipeline reads. A letter says what whoever published it wanted it to say, and
+    /// nobody is to be led by it to publish anywhere else.
+    fn check_place(&self, pipeline: &PipelineConfig) -> Result<(), &'static str> {
+        let subject = self.subject();
+        if pipeline.partitions.as_ref().and_then(|own| own.count).is_some() {
+            return Err("its stream makes other subjects of those that are published on: partitions.count");
+        }
+        if self.header(STREAM) != Some(pipeline.stream.as_str()) {
+            return Err("its event is of another stream than its pipeline reads");
+        }
+        if self.event_sequence().is_none() {
+            return Err("it does not say where in the stream its event stands");
+        }
+        if subject_problem(subject, false).is_some() {
+            return Err("nothing can be published on its event's subject");
+        }
+        if NOT_FOR_EVENTS.iter().any(|start| subject.starts_with(start)) {
+            return Err("its event's subject is not for events");
+        }
+        if !covers(&pipeline.subjects, subject) {
+            return Err("its event's subject is none that its pipeline reads");
+        }
+        Ok(())
+    }
+
+    /// For an event without a message id: that of the letter, which no other letter has.
+    fn own_id(&self) -> Result<HeaderValue, &'static str> {
+        let own = self.header(MESSAGE_ID).filter(|id| !id.is_empty());
+        let own = own.ok_or("neither it nor its event has a message id, which would tell a repetition")?;
+        format!("replay:{own}").parse().map_err(|_| NOT_A_HEADER)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dlq::tests::{letter, pipeline};
 
-    fn letter(more: &[(&str, &str)]) -> Letter {
-        let own = [
-            (PIPELINE, "p"),
-            (REASON, "not_json"),
-            (DETAIL, "the payload is no JSON"),
-            (STREAM, "S"),
-            (SEQUENCE, "7"),
-            (SUBJECT, "a.b"),
-            (MESSAGE_ID, "p:S:1:7"),
-        ];
-        let lines: Vec<String> =
-            own.iter().chain(more).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let stored = serde_json::json!({
-            "seq": 3,
-            "subject": "dead.p.S.1.7",
-            "hdrs": STANDARD.encode(format!("NATS/1.0\r\n{}\r\n", lines.concat())),
-            "data": STANDARD.encode("canary"),
-            "time": "1970-01-01T00:00:00Z",
-        });
-        Letter::new(&serde_json::from_value(stored).expect("a message")).expect("a letter")
+    fn reading(subjects: &str) -> PipelineConfig {
+        pipeline(&format!("durable = \"c\"\nsubjects = [{subjects}]"))
+    }
+
+    fn refused(letter: &Letter, pipeline: &PipelineConfig) -> &'static str {
+        assert_eq!(letter.json(pipeline)["can_be_replayed"], false);
+        letter.message(pipeline).expect_err("a refusal")
     }
 
     /// What is published: the message has no other way to be looked at.
     fn published(letter: &Letter) -> HeaderMap {
-        let message = letter.message().expect("it holds all of the event").outbound_message("a.b");
+        let message = letter.message(&reading("\"a.>\"")).expect("it holds all of the event");
+        let message = message.outbound_message("a.b");
         assert_eq!(message.payload, "canary");
         message.headers.expect("headers")
     }
@@ -215,19 +263,77 @@ mod tests {
     fn an_event_without_an_id_gets_one_that_is_always_the_same() {
         let id = |letter: &Letter| published(letter).get(MESSAGE_ID).map(ToString::to_string);
         assert_eq!(id(&letter(&[])), Some("replay:p:S:1:7".to_owned()));
+        assert_eq!(id(&letter(&[("Orig-Nats-Msg-Id", "")])), Some("replay:p:S:1:7".to_owned()));
+        let none = letter(&[(MESSAGE_ID, "")]);
+        assert!(refused(&none, &reading("\"a.>\"")).contains("message id"));
     }
 
     #[test]
     fn what_is_not_the_whole_event_stays() {
         for name in [TRUNCATED, HEADERS_LEFT_OUT, UNREADABLE_HEADERS] {
-            assert!(letter(&[(name, "1")]).message().is_err(), "{name}");
+            refused(&letter(&[(name, "1")]), &reading("\"a.>\""));
         }
+    }
+
+    #[test]
+    fn an_event_goes_nowhere_but_where_its_pipeline_reads() {
+        let all = reading("\">\"");
+        for (header, value, why) in [
+            (STREAM, "T", "another stream"),
+            (STREAM, "", "another stream"),
+            (SEQUENCE, "x", "where in the stream"),
+            (SUBJECT, "$JS.API.STREAM.DELETE.EVENTS", "not for events"),
+            (SUBJECT, "_INBOX.a", "not for events"),
+            (SUBJECT, "a.*", "nothing can be published"),
+            (SUBJECT, "a.>", "nothing can be published"),
+            (SUBJECT, "a b", "nothing can be published"),
+            (SUBJECT, "a\rb", "nothing can be published"),
+            (SUBJECT, "a..b", "nothing can be published"),
+            (SUBJECT, "", "nothing can be published"),
+        ] {
+            let said = refused(&letter(&[(header, value)]), &all);
+            assert!(said.contains(why), "{header} {value:?}: {said}");
+        }
+        assert!(letter(&[]).message(&all).is_ok());
+        assert!(letter(&[]).message(&reading("\"b\", \"a.*\"")).is_ok());
+        let said = refused(&letter(&[]), &reading("\"b\", \"a.*.>\""));
+        assert!(said.contains("none that its pipeline reads"), "{said}");
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused() {
+        for (name, value) in [
+            ("Orig-a b", "1"),
+            ("Orig-\u{e9}", "1"),
+            ("Orig-", "1"),
+            ("Orig-Trace", "1\r2"),
+            ("Orig-Nats-Msg-Id", "1\r2"),
+            (MESSAGE_ID, "1\r2"),
+        ] {
+            let said = refused(&letter(&[(name, value)]), &reading("\"a.>\""));
+            assert_eq!(said, NOT_A_HEADER, "{name:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_whose_subject_was_made_by_its_stream_stays() {
+        let once = "delivery = \"exactly_once\"\nsubjects = [\"a.*\"]\n";
+        let listed = format!("{once}partitions = {{ subjects = [[\"a.*\"]] }}");
+        assert!(letter(&[]).message(&pipeline(&listed)).is_ok());
+        let counted = format!("{once}partitions = {{ count = 2, subject = \"a.{{partition}}\" }}");
+        let said = refused(&letter(&[(SUBJECT, "a.0")]), &pipeline(&counted));
+        assert!(said.contains("partitions.count"), "{said}");
     }
 
     #[test]
     fn values_of_the_event_are_shown_on_demand_alone() {
         let letter = letter(&[("Orig-Secret", "canary"), (UNREADABLE_HEADERS, "Y2FuYXJ5")]);
-        let quiet = format!("{} {} {}", letter.line(), letter.json(), letter.details(false).join("\n"));
+        let quiet = format!(
+            "{} {} {}",
+            letter.line(),
+            letter.json(&reading("\"a.>\"")),
+            letter.details(false).join("\n")
+        );
         assert!(!quiet.contains("canary") && !quiet.contains("Y2FuYXJ5"), "{quiet}");
         assert!(quiet.contains("Orig-Secret: (not shown)"), "{quiet}");
         let full = letter.details(true).join("\n");

@@ -4,26 +4,28 @@
 use super::Granted;
 use crate::rights::nats::Verb;
 
-/// Makes the users, and gives them their permissions.
+/// Makes the users, each with its permissions from the first: one without any may do everything.
 pub(super) fn commands(granted: &[Granted], account: &str) -> String {
-    let mut lines = Vec::new();
+    let mut lines = vec![
+        format!(
+            "# A user that is there already is deleted before, by `nsc delete user --account {account} --name …`, or edited,"
+        ),
+        "# with --rm for every subject that it is to lose: `nsc edit user` only adds.".to_owned(),
+        String::new(),
+    ];
     for granted in granted {
-        lines.push(format!("# {}: {}", granted.role, granted.role.purpose()));
-        if !granted.nats.subscribe.is_empty() {
-            lines.push(format!("# inbox prefix: {}", granted.nats.inbox_prefix));
-        }
+        lines.extend(granted.comments());
         let user = shell(&granted.nats_user);
-        lines.push(format!("nsc add user --account {account} --name {user}"));
-        let mut edit = format!("nsc edit user --account {account} --name {user} --tag {}", granted.tag());
+        let mut add = format!("nsc add user --account {account} --name {user} --tag {}", granted.tag());
         for (verb, flag) in [(Verb::Publish, "pub"), (Verb::Subscribe, "sub")] {
             let (allowed, denied) = granted.lists(verb);
             for (what, subjects) in [("allow", allowed), ("deny", denied)] {
                 for subject in subjects {
-                    edit.push_str(&format!(" \\\n  --{what}-{flag} {}", shell(subject)));
+                    add.push_str(&format!(" \\\n  --{what}-{flag} {}", shell(subject)));
                 }
             }
         }
-        lines.push(edit);
+        lines.push(add);
         lines.push(String::new());
     }
     lines.join("\n")

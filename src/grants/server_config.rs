@@ -15,10 +15,7 @@ pub(super) fn text(granted: &[Granted]) -> String {
         "  users: [".to_owned(),
     ];
     for granted in granted {
-        lines.push(format!("    # {}: {}", granted.role, granted.role.purpose()));
-        if !granted.nats.subscribe.is_empty() {
-            lines.push(format!("    # inbox prefix: {}", granted.nats.inbox_prefix));
-        }
+        lines.extend(granted.comments().into_iter().map(|comment| format!("    {comment}")));
         lines.push("    {".to_owned());
         lines.push(format!("      user: {}", quoted(&granted.nats_user)));
         lines.push(format!("      password: ${}", variable(granted)));

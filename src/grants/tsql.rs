@@ -36,7 +36,10 @@ pub(super) fn script(granted: &[Granted], planned: &[Planned]) -> String {
         }
         let purposes =
             [None, None, None].into_iter().chain(granted.sql.iter().map(|right| Some(right.purpose)));
-        for (statement, purpose) in statements(granted).into_iter().zip(purposes) {
+        for (index, (statement, purpose)) in statements(granted).into_iter().zip(purposes).enumerate() {
+            if index == CREATE_USER {
+                lines.extend(granted.sql_user.as_ref().map(|user| before_create_user(user, granted.role)));
+            }
             let comment = purpose.map(|purpose| format!(" -- {purpose}")).unwrap_or_default();
             lines.push(format!("{statement};{comment}"));
         }
@@ -44,6 +47,9 @@ pub(super) fn script(granted: &[Granted], planned: &[Planned]) -> String {
     }
     lines.join("\n")
 }
+
+/// Which of a role's statements makes its user.
+const CREATE_USER: usize = 1;
 
 /// The statements of a role: three that make it, and one for each right.
 pub(super) fn statements(granted: &Granted) -> Vec<String> {
@@ -66,6 +72,21 @@ fn create_user(user: &SqlUser) -> String {
     match user.is_external {
         true => format!("CREATE USER {name} FROM EXTERNAL PROVIDER"),
         false => format!("CREATE USER {name} FOR LOGIN {name}"),
+    }
+}
+
+/// What has to be so before a user can be made.
+fn before_create_user(user: &SqlUser, role: Role) -> String {
+    let name = quote(&user.name);
+    match user.is_external {
+        true => format!(
+            "-- as an Entra admin of the server; the name has to be the display name of the identity or application: \
+             --user {role}=…"
+        ),
+        false => format!(
+            "-- the login has to be there: CREATE LOGIN {name} WITH PASSWORD = '…', in master; or a contained user instead: \
+             CREATE USER {name} WITH PASSWORD = '…'"
+        ),
     }
 }
 
@@ -111,8 +132,17 @@ mod tests {
         ");
         let external = statements(&granted(true));
         assert_eq!(
-            external[1],
+            external[CREATE_USER],
             "IF DATABASE_PRINCIPAL_ID(N'x''];--') IS NULL CREATE USER [x']];--] FROM EXTERNAL PROVIDER"
         );
+        // what has to be done before stands above
+        let above = |is_external| {
+            let text = script(&[granted(is_external)], &[]);
+            let lines: Vec<&str> = text.lines().collect();
+            let user = lines.iter().position(|line| line.contains("IS NULL CREATE USER ")).expect("a user");
+            lines[user - 1].to_owned()
+        };
+        assert_snapshot!(above(true), @"-- as an Entra admin of the server; the name has to be the display name of the identity or application: --user loader=…");
+        assert_snapshot!(above(false), @"-- the login has to be there: CREATE LOGIN [x']];--] WITH PASSWORD = '…', in master; or a contained user instead: CREATE USER [x']];--] WITH PASSWORD = '…'");
     }
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
 use super::nats::Fingerprint;
@@ -59,7 +61,9 @@ pub fn look<'a>(
             Content::Secret => {
                 let secret = read_file(field, path)?;
                 seen(secret.expose().as_bytes());
-                let own = super::lifetime::of_token(secret.expose());
+                let of_certificate = CertificateDer::pem_slice_iter(secret.expose().as_bytes())
+                    .find_map(|certificate| super::lifetime::of_certificate(&certificate.ok()?));
+                let own = of_certificate.unwrap_or_else(|| super::lifetime::of_token(secret.expose()));
                 let issued_at = own.issued_at.or_else(|| modified(path));
                 lifetime = lifetime.and(Lifetime { issued_at, ..own });
             }
@@ -71,6 +75,21 @@ pub fn look<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_beside_its_key_says_when_it_ends() {
+        let end = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(2_000_000_000);
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).expect("a certificate");
+        params.not_after = end.into();
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        for text in [format!("{pem}{}", key.serialize_pem()), format!("{}{pem}", key.serialize_pem())] {
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            std::fs::write(file.path(), text).expect("it can be written");
+            let seen = look([(Content::Secret, "a", file.path())]).expect("it can be read");
+            assert_eq!(seen.lifetime.expires_at, Some(end));
+        }
+    }
 
     #[test]
     fn another_content_is_seen_and_another_writing_of_the_same_is_not() {

@@ -42,7 +42,7 @@ impl TokenSource for Minted {
         Box::pin(self.cache.keep_fresh())
     }
 
-    fn refused(&self) {
-        self.cache.distrust();
+    fn refused(&self, token: &Secret) {
+        self.cache.distrust(token);
     }
 }

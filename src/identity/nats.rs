@@ -34,8 +34,8 @@ pub trait TokenSource: fmt::Debug + Send + Sync {
         Box::pin(std::future::ready(()))
     }
 
-    /// A server refused the one at hand.
-    fn refused(&self) {}
+    /// A server refused this one.
+    fn refused(&self, _token: &Secret) {}
 }
 
 impl TokenSource for SecretSource {
@@ -83,8 +83,8 @@ struct State {
     held: Arc<Shown>,
     /// What the connect under way shows.
     offered: Arc<Shown>,
-    /// What a server refused on trial.
-    refused: Option<Fingerprint>,
+    /// What a server took on trial.
+    accepted: Option<Fingerprint>,
     /// Connects that were begun since one succeeded.
     tries: usize,
     /// Said already, of a file that cannot be used.
@@ -128,7 +128,7 @@ impl NatsIdentity {
         rereads: bool,
     ) -> Arc<Self> {
         let (held, offered) = (Arc::clone(&shown), shown);
-        let state = State { held, offered, refused: None, tries: 0, said: None, refusal: None };
+        let state = State { held, offered, accepted: None, tries: 0, said: None, refusal: None };
         Arc::new(Self { config, token, rereads, state: Mutex::new(state) })
     }
 
@@ -151,8 +151,8 @@ impl NatsIdentity {
 
     /// A server refused what was shown to it.
     pub fn login_refused(&self) {
-        if let Some(token) = &self.token {
-            token.refused();
+        if let (Some(source), Login::Token(token)) = (&self.token, &self.offered().login) {
+            source.refused(token);
         }
     }
 
@@ -180,13 +180,18 @@ impl NatsIdentity {
         let mut state = self.state();
         let is_new = state.held.fingerprint != state.offered.fingerprint;
         state.held = Arc::clone(&state.offered);
-        (state.tries, state.refused, state.refusal) = (0, None, None);
+        (state.tries, state.accepted, state.refusal) = (0, None, None);
         is_new
     }
 
-    /// A server refused this on trial: it is shown only where the one that is held is refused too.
-    pub fn refuse(&self, fingerprint: Fingerprint) {
-        self.state().refused = Some(fingerprint);
+    /// A server took this on trial: from now on it is shown.
+    pub fn accept(&self, fingerprint: Fingerprint) {
+        self.state().accepted = Some(fingerprint);
+    }
+
+    /// Whether this is what the last connect showed.
+    pub fn offers(&self, fingerprint: Fingerprint) -> bool {
+        self.state().offered.fingerprint == fingerprint
     }
 
     /// Why this side broke off the last handshake, once.
@@ -241,12 +246,7 @@ impl NatsIdentity {
         let mut state = self.state();
         state.tries += 1;
         state.offered = match read {
-            Ok(fresh) if fresh.fingerprint == state.held.fingerprint => Arc::clone(&state.held),
-            // Refused once is not for ever: where the old one is over, the new one has to be shown again.
-            Ok(fresh) if state.refused == Some(fresh.fingerprint) && state.tries % 2 == 1 => {
-                Arc::clone(&state.held)
-            }
-            Ok(fresh) => fresh,
+            Ok(fresh) => state.choose(fresh),
             Err(error) => {
                 let text = error.to_string();
                 if state.said.as_ref() != Some(&text) {
@@ -260,6 +260,23 @@ impl NatsIdentity {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What this try shows: what is new, where a server took it on trial, or the former one has ended; else the former one. Where
+    /// that is refused too it is one of both by chance (turns would go with the servers of a list): what was refused once, or was
+    /// never tried, may be good by now.
+    fn choose(&self, fresh: Arc<Shown>) -> Arc<Shown> {
+        let now = SystemTime::now();
+        let is_over = |shown: &Shown| shown.lifetime.is_over(now);
+        let shows_held = fresh.fingerprint == self.held.fingerprint
+            || match (is_over(&self.held), is_over(&fresh)) {
+                (true, false) => false,
+                (false, true) => true,
+                _ => self.accepted != Some(fresh.fingerprint) && (self.tries == 1 || fastrand::bool()),
+            };
+        if shows_held { Arc::clone(&self.held) } else { fresh }
     }
 }
 

@@ -4,9 +4,11 @@
 //! has that long to be mended before anybody notices. A connection belongs to the token that it was opened with.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use super::Secret;
@@ -247,9 +249,13 @@ impl<P: Provider> TokenCache<P> {
         self.state().generation
     }
 
-    /// The server refused a login with the token at hand: the next login is with another one, if there is one.
-    pub fn distrust(&self) {
-        let stamp = self.state().current.as_ref().map(|token| token.stamp);
+    /// The server refused a login with this token: the next login is with another one, if there is one.
+    pub fn distrust(&self, refused: &Secret) {
+        let stamp = {
+            let state = self.state();
+            let is_it = |token: &&Token| token.secret.expose() == refused.expose();
+            state.current.as_ref().filter(is_it).map(|token| token.stamp)
+        };
         if let Some(stamp) = stamp {
             self.refused(&stamp);
         }
@@ -321,7 +327,10 @@ impl<P: Provider> TokenCache<P> {
             let seconds = PATIENCE.as_secs();
             Err(TokenError::unavailable(format!("no access token within {seconds} s")))
         };
-        tokio::time::timeout(PATIENCE, self.provider.fetch()).await.unwrap_or_else(late)
+        // A library that panics at an answer must not end whoever asks, or what keeps the token fresh.
+        let asked = AssertUnwindSafe(self.provider.fetch()).catch_unwind();
+        let defect = |_panic| Err(TokenError::unavailable("asking for a token ended by a defect"));
+        tokio::time::timeout(PATIENCE, asked).await.map_or_else(late, |asked| asked.unwrap_or_else(defect))
     }
 
     /// Asks, unless somebody else has had another token than the one `seen` in the meantime.

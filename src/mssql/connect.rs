@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
 use crate::config::{Encryption, SqlConfig};
-use crate::disposition::LOGIN_FAILED;
+use crate::disposition::{LOGIN_FAILED, TOKEN_ENDED};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::fair::{self, Permit, Share};
 use crate::identity::{SqlCredential, SqlIdentity, Stamp};
@@ -125,7 +125,7 @@ impl Connector {
                 Ok(Opened { session, stamp, identity: Arc::clone(&self.identity) })
             }
             Err(error) => {
-                if error.number() == Some(LOGIN_FAILED) {
+                if matches!(error.number(), Some(LOGIN_FAILED | TOKEN_ENDED)) {
                     self.identity.refused(&stamp);
                 }
                 Err(error)
@@ -151,7 +151,7 @@ impl Connector {
                     host = next_host;
                     port = next_port;
                 }
-                Err(error) => return Err(login::failed(error)),
+                Err(error) => return Err(login::failed(error, &host, port)),
             }
         }
         Err(Error::new(Phase::Connect, ErrorKind::SqlProtocol, "the server redirects the login in a circle"))

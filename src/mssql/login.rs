@@ -16,10 +16,12 @@ const DECLINED: &str = "Server does not allow the requested encryption level";
 /// What rustls says of an answer that is not TLS.
 const NOT_TLS: &str = "received corrupt message";
 
-/// An error of a connection that was to be made.
-pub(super) fn failed(error: Sql) -> Error {
+/// An error of a connection that was to be made, to the server of the configuration or one that it has named.
+pub(super) fn failed(error: Sql, host: &str, port: u16) -> Error {
     match of(&error) {
-        Some(words) => Error::new(Phase::Connect, ErrorKind::SqlTls, words),
+        Some(words) => {
+            Error::new(Phase::Connect, ErrorKind::SqlTls, format!("no tls with {host},{port}: {words}"))
+        }
         None => Error::sql(Phase::Connect, error),
     }
 }

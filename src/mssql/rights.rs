@@ -6,7 +6,7 @@ use crate::error::{Error, Phase, Result};
 use crate::mssql::connect::Session;
 use crate::mssql::query;
 use crate::mssql::statements::rights::{
-    self as statements, FIXED_ROLES, OF_DATABASE, OF_TABLES, SERVER_ROLES,
+    self as statements, FIXED_ROLES, OF_DATABASE, OF_OBJECTS, OF_ROLES, OF_USERS, SERVER_ROLES,
 };
 use crate::rights::sql::{Securable, SqlRight};
 use crate::sql_name::{Identifier, TableName};
@@ -80,13 +80,23 @@ pub async fn held(session: &mut Session) -> Result<Vec<Held>> {
     }
     for row in &query(session, &statements::of_schemas()).await.map_err(failed)? {
         if let Ok(schema) = Identifier::new(text(row, "schema_name")?) {
-            collect(&mut held, row, &OF_TABLES, &Securable::Schema(schema))?;
+            collect(&mut held, row, &OF_OBJECTS, &Securable::Schema(schema))?;
         }
     }
-    for row in &query(session, &statements::of_tables()).await.map_err(failed)? {
-        let names = (Identifier::new(text(row, "schema_name")?), Identifier::new(text(row, "table_name")?));
+    for row in &query(session, &statements::of_objects()).await.map_err(failed)? {
+        let names = (Identifier::new(text(row, "schema_name")?), Identifier::new(text(row, "object_name")?));
         if let (Ok(schema), Ok(table)) = names {
-            collect(&mut held, row, &OF_TABLES, &Securable::Table(TableName { schema, table }))?;
+            collect(&mut held, row, &OF_OBJECTS, &Securable::Table(TableName { schema, table }))?;
+        }
+    }
+    for row in &query(session, &statements::of_users()).await.map_err(failed)? {
+        if let Ok(user) = Identifier::new(text(row, "name")?) {
+            collect(&mut held, row, &OF_USERS, &Securable::User(user))?;
+        }
+    }
+    for row in &query(session, &statements::of_roles()).await.map_err(failed)? {
+        if let Ok(role) = Identifier::new(text(row, "name")?) {
+            collect(&mut held, row, &OF_ROLES, &Securable::Role(role))?;
         }
     }
     Ok(held)
@@ -110,7 +120,11 @@ fn collect(
 impl Held {
     /// Whether this is the permission, or one that it follows from.
     pub fn says(&self, permission: &str, securable: &Securable) -> bool {
-        (self.permission == permission || self.permission == "CONTROL") && self.securable.has(securable)
+        let is_implied = match (self.permission, permission, securable) {
+            ("CONTROL", _, _) | ("ALTER ANY ROLE", "ALTER", Securable::Role(_)) => true,
+            (own, permission, _) => own == permission,
+        };
+        is_implied && self.securable.has(securable)
     }
 }
 
@@ -124,4 +138,32 @@ fn text(row: &Row, column: &str) -> Result<String> {
 
 fn failed(error: tiberius::error::Error) -> Error {
     Error::sql(Phase::Target, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_from_something_larger_is_not_said_again() {
+        let name = |text: &str| Identifier::new(text).expect("a name");
+        let (role, user) = (Securable::Role(name("r")), Securable::User(name("u")));
+        let view = Securable::Table("s.v".parse().expect("a name"));
+        let says = |permission, on: &Securable, other: &str, of: &Securable| {
+            Held { permission, securable: on.clone() }.says(other, of)
+        };
+        for (permission, on, other, of, expected) in [
+            ("ALTER ANY ROLE", &Securable::Database, "ALTER", &role, true),
+            ("ALTER ANY ROLE", &Securable::Database, "CONTROL", &role, false),
+            ("ALTER ANY ROLE", &Securable::Database, "ALTER", &view, false),
+            ("CONTROL", &Securable::Database, "IMPERSONATE", &user, true),
+            ("CONTROL", &user, "IMPERSONATE", &user, true),
+            ("ALTER", &Securable::Database, "IMPERSONATE", &user, false),
+            ("CONTROL", &Securable::Schema(name("u")), "IMPERSONATE", &user, false),
+            ("EXECUTE", &Securable::Schema(name("s")), "EXECUTE", &view, true),
+            ("EXECUTE", &Securable::Schema(name("s")), "TAKE OWNERSHIP", &view, false),
+        ] {
+            assert_eq!(says(permission, on, other, of), expected, "{permission} on {on}, {other} on {of}");
+        }
+    }
 }

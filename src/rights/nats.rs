@@ -1,7 +1,7 @@
 //! Rights on subjects. Found by reading what this program publishes and subscribes to, and held against a real server by
 //! `tests/sink/grants.rs`, which takes each of them away in turn.
 
-use crate::config::{Config, DeliveryGuarantee, PipelineConfig, covers};
+use crate::config::{Config, DeliveryGuarantee, PipelineConfig, covers, subjects_overlap};
 
 /// A right on a subject, which may have wildcards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct NatsRights {
     pub publish: Vec<SubjectRight>,
     /// What it may subscribe to.
     pub subscribe: Vec<SubjectRight>,
+    /// Subjects on which it would publish events, were the server's own not among them.
+    pub not_granted: Vec<String>,
 }
 
 /// What publishing or subscribing is.
@@ -45,6 +47,13 @@ impl Verb {
 /// What the server answers about the one who asks. Source: nats-server, `UserInfo`.
 pub const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
+/// No subjects of events: who publishes here gives orders to the server, changes what others keep, or answers in the place of others.
+const OF_THE_SERVER: [&str; 5] = ["$JS.>", "$SYS.>", "$KV.>", "$O.>", "_INBOX.>"];
+
+fn is_of_the_server(subject: &str) -> bool {
+    OF_THE_SERVER.iter().any(|own| subjects_overlap(own, subject))
+}
+
 impl NatsRights {
     fn new(inbox_prefix: &str) -> Self {
         let mut rights = Self { inbox_prefix: inbox_prefix.to_owned(), ..Self::default() };
@@ -54,6 +63,14 @@ impl NatsRights {
 
     fn publish(&mut self, subject: String, purpose: &'static str) {
         add(&mut self.publish, subject, purpose);
+    }
+
+    fn publish_events(&mut self, subject: &str, purpose: &'static str) {
+        if !is_of_the_server(subject) {
+            self.publish(subject.to_owned(), purpose);
+        } else if self.not_granted.iter().all(|known| known != subject) {
+            self.not_granted.push(subject.to_owned());
+        }
     }
 
     fn subscribe(&mut self, subject: String, purpose: &'static str) {
@@ -175,17 +192,25 @@ fn own_consumers(rights: &mut NatsRights, pipeline: &PipelineConfig) {
     rights.publish(format!("$JS.API.CONSUMER.DELETE.{stream}.*"), "deleting a partition's consumer");
 }
 
-/// What somebody needs who publishes events on these subjects.
+/// What somebody needs who publishes events on these subjects. One that has the server's own in it, as `>` does, is not granted.
 pub fn publisher(inbox_prefix: &str, subjects: &[String]) -> NatsRights {
     let mut rights = NatsRights::new(inbox_prefix);
     for subject in subjects {
-        rights.publish(subject.clone(), "events");
+        rights.publish_events(subject, "events");
     }
     rights
 }
 
 /// What `dlq` needs.
 pub fn dead_letter_operator(inbox_prefix: &str, config: &Config) -> NatsRights {
+    dead_letter_operator_on(inbox_prefix, config, &[])
+}
+
+/// The same, with what is published on in the place of subjects that are not granted. Where that is not known they are left out.
+///
+/// An event is published again on the subject that it was received on, so that all other subjects stay the pipelines' own.
+pub fn dead_letter_operator_on(inbox_prefix: &str, config: &Config, published: &[String]) -> NatsRights {
+    let again = "publishing events again";
     let mut rights = NatsRights::new(inbox_prefix);
     for pipeline in &config.pipelines {
         let stream = &pipeline.dead_letter.stream;
@@ -193,7 +218,13 @@ pub fn dead_letter_operator(inbox_prefix: &str, config: &Config) -> NatsRights {
         rights.publish(format!("$JS.API.STREAM.MSG.GET.{stream}"), "reading letters");
         rights.publish(format!("$JS.API.STREAM.MSG.DELETE.{stream}"), "removing letters that were replayed");
         for subject in &pipeline.subjects {
-            rights.publish(subject.clone(), "publishing events again");
+            if published.is_empty() || !is_of_the_server(subject) {
+                rights.publish_events(subject, again);
+                continue;
+            }
+            for subject in published {
+                rights.publish_events(subject, again);
+            }
         }
     }
     rights

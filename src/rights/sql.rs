@@ -17,10 +17,14 @@ pub enum Securable {
     Database,
     /// A schema, and all that is or will be in it.
     Schema(Identifier),
-    /// A table.
+    /// A table, or what else is in a schema: a view, a procedure, a function.
     Table(TableName),
     /// One of the sink's own tables.
     Own(&'static str),
+    /// A user of the database.
+    User(Identifier),
+    /// A role of the database.
+    Role(Identifier),
 }
 
 impl Securable {
@@ -30,13 +34,15 @@ impl Securable {
             Securable::Database => "DATABASE",
             Securable::Schema(_) => "SCHEMA",
             Securable::Table(_) | Securable::Own(_) => "OBJECT",
+            Securable::User(_) => "USER",
+            Securable::Role(_) => "ROLE",
         }
     }
 
     /// Whether `other` is this, or in it. Names are compared as most databases do, without regard to case.
     pub fn has(&self, other: &Securable) -> bool {
         let schema_of = |securable: &Securable| match securable {
-            Securable::Database => None,
+            Securable::Database | Securable::User(_) | Securable::Role(_) => None,
             Securable::Schema(schema) => Some(schema.as_str().to_lowercase()),
             Securable::Table(table) => Some(table.schema.as_str().to_lowercase()),
             Securable::Own(_) => Some(OWN_SCHEMA.to_owned()),
@@ -45,7 +51,9 @@ impl Securable {
         match self {
             Securable::Database => true,
             Securable::Schema(_) => schema_of(self) == schema_of(other),
-            Securable::Table(_) | Securable::Own(_) => name(self) == name(other),
+            Securable::Table(_) | Securable::Own(_) | Securable::User(_) | Securable::Role(_) => {
+                self.class() == other.class() && name(self) == name(other)
+            }
         }
     }
 
@@ -53,7 +61,7 @@ impl Securable {
     pub fn quoted(&self) -> Option<String> {
         match self {
             Securable::Database => None,
-            Securable::Schema(schema) => Some(schema.quoted()),
+            Securable::Schema(name) | Securable::User(name) | Securable::Role(name) => Some(name.quoted()),
             Securable::Table(table) => Some(table.quoted()),
             Securable::Own(table) => Some(format!("[{OWN_SCHEMA}].[{table}]")),
         }

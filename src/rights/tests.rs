@@ -86,6 +86,41 @@ fn replies_are_heard_by_their_role_alone() {
     assert!(reader.publish.iter().all(|right| right.subject.contains(".R.p-receipts")), "{reader:?}");
 }
 
+#[test]
+fn nobody_is_granted_to_publish_on_the_servers_own_subjects() {
+    let subjects = |rights: &NatsRights| -> Vec<String> {
+        rights.publish.iter().map(|right| right.subject.clone()).collect()
+    };
+    let all = [">", "*.>", "*.a", "$JS.API.>", "$SYS.REQ.>", "$KV.b.>", "$O.b.>", "_INBOX.x.y"];
+    for subject in all {
+        let rights = nats::publisher("_INBOX.x", &[subject.to_owned(), "a.>".to_owned(), subject.to_owned()]);
+        assert_eq!(
+            (subjects(&rights), rights.not_granted),
+            (vec!["a.>".to_owned()], vec![subject.to_owned()])
+        );
+    }
+    for subject in ["*", "a.>", "a.*.>", "$JS", "js.>", "$JSON.>"] {
+        let rights = nats::publisher("_INBOX.x", &[subject.to_owned()]);
+        assert_eq!((subjects(&rights), rights.not_granted), (vec![subject.to_owned()], Vec::new()));
+    }
+    let everything = config("durable = \"c\"\nsubjects = [\">\"]\n");
+    let some = config("durable = \"c\"\nsubjects = [\"a.>\"]\n");
+    let letters = ["$JS.API.STREAM.INFO.D", "$JS.API.STREAM.MSG.GET.D", "$JS.API.STREAM.MSG.DELETE.D"];
+    for (config, published, granted, not_granted) in [
+        (&everything, &["b.>"][..], Some("b.>"), None),
+        (&everything, &[], None, Some(">")),
+        (&everything, &["*.b"], None, Some("*.b")),
+        // a subject of the pipeline's own stays what it is
+        (&some, &["b.>"], Some("a.>"), None),
+    ] {
+        let published: Vec<String> = published.iter().map(|subject| (*subject).to_owned()).collect();
+        let rights = nats::dead_letter_operator_on("_INBOX.y", config, &published);
+        let expected: Vec<&str> = letters.into_iter().chain(granted).collect();
+        assert_eq!(subjects(&rights), expected);
+        assert_eq!(rights.not_granted, Vec::from_iter(not_granted));
+    }
+}
+
 fn in_database(pipeline: &str, changes_partitions: bool) -> Vec<String> {
     let config = config(pipeline);
     let own = &config.pipelines[0];
@@ -116,7 +151,9 @@ fn rights_in_the_database_follow_from_the_way_of_writing() {
 #[test]
 fn what_is_in_a_schema_is_had_with_it() {
     let table = |text: &str| Securable::Table(text.parse::<TableName>().expect("a name"));
-    let schema = |text: &str| Securable::Schema(Identifier::new(text).expect("a name"));
+    let identifier = |text: &str| Identifier::new(text).expect("a name");
+    let schema = |text: &str| Securable::Schema(identifier(text));
+    let (user, role) = (Securable::User(identifier("u")), Securable::Role(identifier("r")));
     for (one, other, expected) in [
         (Securable::Database, table("dbo.t"), true),
         (schema("DBO"), table("dbo.t"), true),
@@ -126,6 +163,12 @@ fn what_is_in_a_schema_is_had_with_it() {
         (table("dbo.t"), table("dbo.T"), true),
         (table("dbo.t"), schema("dbo"), false),
         (table("dbo.t"), Securable::Database, false),
+        (Securable::Database, user.clone(), true),
+        (user.clone(), Securable::User(identifier("U")), true),
+        (schema("u"), user.clone(), false),
+        (user, schema("u"), false),
+        (schema("r"), role.clone(), false),
+        (role, Securable::User(identifier("r")), false),
     ] {
         assert_eq!(one.has(&other), expected, "{one} {other}");
     }

@@ -24,7 +24,7 @@ use self::concern::Concern;
 use self::planes::{Database, Nats, Plane};
 use crate::config::Config;
 use crate::identity::files::Seen;
-use crate::identity::nats::NatsIdentity;
+use crate::identity::nats::{Fingerprint, NatsIdentity};
 use crate::metrics;
 use crate::mssql::connect::Pool;
 use crate::nats::gate::Pause;
@@ -34,8 +34,10 @@ use crate::telemetry;
 
 /// How often the files are looked at. A content counts when it is the same at two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// A content that was refused is tried again after this long: the server may have to hear of it first.
+/// A content that was refused is tried again after this long: the server may have to hear of it first. Then after twice as long
+/// each time, up to the most: a server may lock a login that is tried with a wrong password again and again.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
+const TRY_AGAIN_MOST: Duration = Duration::from_secs(600);
 
 /// Counts SIGHUPs, which from now on do not end the process.
 ///
@@ -75,7 +77,7 @@ impl Rotations {
         pool: Option<&Pool>,
     ) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let nats = Nats::new(Arc::clone(identity), client.clone(), pause.clone());
+        let nats = Nats::new(Arc::clone(identity), client.clone(), pause.clone(), self.shutdown.clone());
         let database = pool.map(|pool| Database::new(self.config.sql.clone(), pool.clone()));
         tasks.spawn(Rotation { plane: nats, of: self.clone() }.run());
         if let Some(plane) = database {
@@ -96,11 +98,19 @@ struct Rotation<P> {
 struct Findings {
     /// At the look before.
     last: Option<Seen>,
-    /// What was tried in vain, and when.
-    refused: Option<(Seen, Instant)>,
+    /// What was tried in vain.
+    refused: Option<Refused>,
     /// Why new secrets cannot be used.
     problem: Option<String>,
     concern: Option<Concern>,
+}
+
+/// A content that was tried in vain.
+struct Refused {
+    fingerprint: Fingerprint,
+    at: Instant,
+    /// Until it is tried again.
+    wait: Duration,
 }
 
 impl<P: Plane> Rotation<P> {
@@ -138,11 +148,10 @@ impl<P: Plane> Rotation<P> {
         }
         let was = findings.last.replace(seen.clone());
         let is_settled = is_asked || was.is_some_and(|was| was.fingerprint == seen.fingerprint);
-        let was_refused = findings
-            .refused
-            .as_ref()
-            .is_some_and(|(refused, at)| refused.fingerprint == seen.fingerprint && at.elapsed() < TRY_AGAIN);
-        if !is_settled || (was_refused && !is_asked) {
+        let refused = findings.refused.as_ref().filter(|refused| refused.fingerprint == seen.fingerprint);
+        let last_wait = refused.map(|refused| refused.wait);
+        let is_too_soon = refused.is_some_and(|refused| refused.at.elapsed() < refused.wait);
+        if !is_settled || (is_too_soon && !is_asked) {
             return;
         }
         match self.adopt(&seen).await {
@@ -153,7 +162,8 @@ impl<P: Plane> Rotation<P> {
                 }
             }
             Err(problem) => {
-                findings.refused = Some((seen, Instant::now()));
+                let wait = last_wait.map_or(TRY_AGAIN, |wait| (2 * wait).min(TRY_AGAIN_MOST));
+                findings.refused = Some(Refused { fingerprint: seen.fingerprint, at: Instant::now(), wait });
                 self.complain(findings, format!("a new secret cannot be used: {problem}"));
             }
         }
@@ -180,7 +190,9 @@ impl<P: Plane> Rotation<P> {
         let now = SystemTime::now();
         let since = held.lifetime.issued_at.unwrap_or(held.read_at);
         let expires_at = held.lifetime.expires_at;
-        metrics::credential(P::NAME, seconds(since, now), expires_at.map(|end| seconds(now, end)));
+        if !self.plane.has_own_gauges() {
+            metrics::credential(P::NAME, seconds(since, now), expires_at.map(|end| seconds(now, end)));
+        }
         let concern = concern::of(held.lifetime, since, self.of.config.rotation.max_age, now);
         let text =
             concern.map(|concern| concern.text(since, expires_at, self.of.config.rotation.max_age, now));

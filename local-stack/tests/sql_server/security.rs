@@ -117,6 +117,8 @@ async fn the_catalogue_says_who_may_do_what() {
     let fixture = with_logins().await;
     let mut dbo = fixture.connect().await;
     run(&mut dbo, "CREATE TABLE dbo.t (n int); CREATE ROLE loaders; CREATE USER a WITH PASSWORD = 'A-1'; CREATE USER e FROM EXTERNAL PROVIDER").await;
+    run(&mut dbo, "CREATE ROLE its_own AUTHORIZATION a; GRANT TAKE OWNERSHIP ON SCHEMA::dbo TO loaders")
+        .await;
     run(&mut dbo, "ALTER ROLE loaders ADD MEMBER a; GRANT INSERT ON dbo.t TO loaders; DENY SELECT ON SCHEMA::dbo TO a; GRANT CREATE TABLE TO a").await;
     let sql = "SELECT name, type, type_desc, authentication_type_desc FROM sys.database_principals WHERE name IN ('a', 'e', 'loaders', 'dbo') ORDER BY name";
     let principals: Vec<Vec<String>> = rows(&mut dbo, sql)
@@ -144,6 +146,7 @@ async fn the_catalogue_says_who_may_do_what() {
             "GRANT CONNECT DATABASE a",
             "GRANT CREATE TABLE DATABASE a",
             "GRANT INSERT OBJECT_OR_COLUMN loaders",
+            "GRANT TAKE OWNERSHIP SCHEMA loaders",
         ]
     );
     let members = "SELECT COUNT(*) FROM sys.database_role_members m JOIN sys.database_principals r ON r.principal_id = m.role_principal_id WHERE r.name = 'loaders'";
@@ -168,10 +171,22 @@ async fn the_catalogue_says_who_may_do_what() {
         ("HAS_PERMS_BY_NAME('sys.all_columns', 'OBJECT', 'SELECT')", Some(1)),
         ("HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'CREATE TABLE')", Some(1)),
         ("HAS_PERMS_BY_NAME(NULL, 'DATABASE', 'CREATE SCHEMA')", Some(0)),
+        ("HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), 'DATABASE', 'CREATE TABLE')", Some(1)),
         ("HAS_PERMS_BY_NAME('dbo', 'SCHEMA', 'ALTER')", Some(0)),
+        ("HAS_PERMS_BY_NAME('dbo', 'SCHEMA', 'TAKE OWNERSHIP')", Some(1)),
+        ("HAS_PERMS_BY_NAME('dbo', 'SCHEMA', 'EXECUTE')", None),
+        ("HAS_PERMS_BY_NAME('[its_own]', 'ROLE', 'ALTER')", Some(1)),
+        ("HAS_PERMS_BY_NAME('loaders', 'ROLE', 'ALTER')", Some(0)),
+        ("HAS_PERMS_BY_NAME('loaders', 'ROLE', 'IMPERSONATE')", None),
+        ("HAS_PERMS_BY_NAME('loaders', 'USER', 'ALTER')", None),
+        ("HAS_PERMS_BY_NAME('dbo', 'USER', 'IMPERSONATE')", Some(0)),
+        ("HAS_PERMS_BY_NAME('e', 'USER', 'IMPERSONATE')", None),
     ] {
         let got = values(&mut a, &format!("SELECT {sql}")).await;
         assert_eq!(got, [tiberius::ColumnData::I32(expected)], "{sql}");
+    }
+    for (sql, expected) in [("'e', 'USER', 'IMPERSONATE'", 1), ("'db_owner', 'ROLE', 'ALTER'", 1)] {
+        assert_eq!(int(&mut dbo, &format!("SELECT HAS_PERMS_BY_NAME({sql})")).await, expected, "{sql}");
     }
     // others are not shown to somebody who has nothing to do with them
     assert_eq!(int(&mut a, "SELECT COUNT(*) FROM sys.database_principals WHERE name = 'e'").await, 0);
@@ -224,7 +239,8 @@ async fn what_is_not_there_is_refused_by_name() {
         "ALTER ROLE x WITH NAME = y",
         "CREATE USER x FOR CERTIFICATE y",
         "CREATE USER x WITHOUT LOGIN WITH DEFAULT_SCHEMA = y",
-        "SELECT HAS_PERMS_BY_NAME('x', 'ROLE', 'ALTER')",
+        "SELECT HAS_PERMS_BY_NAME('x', 'ASSEMBLY', 'ALTER')",
+        "GRANT IMPERSONATE ON USER::dbo TO public",
         "SELECT HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE')",
         "SELECT HAS_PERMS_BY_NAME('dbo.t', 'OBJECT', 'SELECT', 'a', 'COLUMN')",
         "SELECT * FROM sys.fn_my_permissions(NULL, 'DATABASE')",

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -91,7 +93,8 @@ async fn what_nats_does_not_take_is_refused_without_showing_it() {
         assert!(matches!(error.kind, IdentityErrorKind::Malformed), "{error}");
         assert_eq!(error.field, format!("nats.{field}"));
         let text = format!("{error} {error:?}");
-        assert!(!text.contains(CANARY) && !text.contains("SU"), "{text}");
+        let shows = |secret: &str| text.contains(secret);
+        assert!(![CANARY, &key(&sound)[..10], &key(&other)[..10]].into_iter().any(shows), "{text}");
     }
     let error = load("tls.ca_file = '/does/not/exist'").await.expect_err("no such file");
     assert_eq!(error.field, "nats.tls.ca_file");
@@ -143,22 +146,56 @@ async fn each_connect_reads_anew_and_what_is_not_sound_changes_nothing() {
         identity.offered().login.auth(b"").expect("a token").token.expect("a token")
     };
     std::fs::write(token.path(), "second").expect("it can be written");
-    assert_eq!(offered().await, "second");
-    // nobody has taken it yet
+    // nobody has taken it yet: first the former one is shown, and where that is refused both are, by chance
+    let shown = async || {
+        let first = offered().await;
+        let mut later = BTreeSet::new();
+        for _ in 0..64 {
+            later.insert(offered().await);
+        }
+        (first, later.into_iter().collect::<Vec<_>>())
+    };
+    let both = |former: &str, new: &str| (former.to_owned(), vec![former.to_owned(), new.to_owned()]);
+    assert_eq!(shown().await, both("first", "second"));
     std::fs::write(token.path(), "").expect("it can be written");
     assert_eq!(offered().await, "first");
     std::fs::write(token.path(), "third").expect("it can be written");
-    assert_eq!(offered().await, "third");
+    // WHEN it was taken on trial THEN it is shown each time
+    identity.accept(identity.look().await.expect("it is sound").fingerprint);
+    assert_eq!([offered().await, offered().await], ["third", "third"]);
     assert!(identity.taken(), "it is another one");
     assert!(!identity.taken(), "it is the same one");
     std::fs::remove_file(token.path()).expect("it is there");
     assert_eq!(offered().await, "third");
     std::fs::write(token.path(), "fourth").expect("it can be written");
-    let fourth = identity.look().await.expect("it is sound");
     identity.taken();
-    // WHEN it was refused on trial THEN it takes turns with the one that was taken
-    identity.refuse(fourth.fingerprint);
-    assert_eq!([offered().await, offered().await, offered().await], ["third", "fourth", "third"]);
+    let (first, mut later) = shown().await;
+    later.sort();
+    assert_eq!((first.as_str(), later), ("third", vec!["fourth".to_owned(), "third".to_owned()]));
+}
+
+/// A token that ends then.
+fn token_until(end: SystemTime) -> String {
+    let seconds = end.duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs();
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    format!("{}.{}.s", part("{}"), part(&format!("{{\"exp\":{seconds}}}")))
+}
+
+#[tokio::test]
+async fn what_has_ended_is_not_shown_while_the_other_holds() {
+    let now = SystemTime::now();
+    let hour = std::time::Duration::from_secs(3600);
+    let (good, over) = (token_until(now + hour), token_until(now - hour));
+    for (first, second, expected) in [(&good, &over, &good), (&over, &good, &good)] {
+        let token = file(first);
+        let identity = load(&format!("token_file = '{}'", path(&token))).await.expect("it is sound");
+        std::fs::write(token.path(), second).expect("it can be written");
+        for _ in 0..3 {
+            identity.begin().await;
+            let shown = identity.offered().login.auth(b"").expect("a token").token;
+            assert_eq!(shown.as_ref(), Some(expected));
+        }
+    }
 }
 
 #[tokio::test]

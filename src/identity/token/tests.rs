@@ -187,3 +187,22 @@ fn a_token_is_tried_for_several_times_before_it_ends() {
     }
     assert!(state.withheld().is_some());
 }
+
+#[tokio::test]
+async fn a_provider_that_panics_is_one_that_is_away() {
+    // without an answer the script panics
+    let (cache, provider) = cache(Scripted::default());
+    let error = cache.token().await.expect_err("there is no token");
+    assert_eq!((error.kind, asked(&provider)), (TokenErrorKind::Unavailable, 1));
+}
+
+#[tokio::test]
+async fn only_the_token_that_was_refused_is_distrusted() {
+    let (cache, provider) = cache(Scripted::of([Ok(("one", HOUR)), Ok(("two", HOUR))]));
+    cache.token().await.expect("a token");
+    cache.distrust(&Secret::new("another"));
+    assert_eq!(cache.token().await.expect("a token").secret.expose(), "one");
+    cache.distrust(&Secret::new("one"));
+    assert_eq!(cache.token().await.expect("a token").secret.expose(), "two");
+    assert_eq!(asked(&provider), 2);
+}

@@ -52,8 +52,8 @@ impl Concern {
         let left = shown(expires_at.and_then(|end| end.duration_since(now).ok()).unwrap_or_default());
         let limit = shown(max_age.unwrap_or_default());
         match self {
-            Self::Over => "the secret has ended: put a new one into its file".to_owned(),
-            Self::Ending => format!("the secret ends in {left}: put a new one into its file"),
+            Self::Over => "the secret has ended, and no newer one is in use".to_owned(),
+            Self::Ending => format!("the secret ends in {left}, and no newer one is in use"),
             Self::TooOld => format!("the secret is {age} old, rotation.max_age is {limit}"),
             Self::Aging => format!("the secret is {age} old, and is to be exchanged at {limit}"),
         }

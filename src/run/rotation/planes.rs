@@ -13,6 +13,7 @@ use crate::identity::nats::{NatsIdentity, Shown};
 use crate::mssql::connect::Pool;
 use crate::nats;
 use crate::nats::gate::Pause;
+use crate::shutdown::Shutdown;
 use crate::telemetry;
 
 /// How long to wait for the pulls that are open: one that nothing comes for ends by itself a little earlier.
@@ -38,6 +39,11 @@ pub(super) trait Plane {
     /// The same, where it is to be told of.
     fn told(&self) -> Option<Seen>;
 
+    /// Whether the metrics of age and end are of something else, which is told elsewhere.
+    fn has_own_gauges(&self) -> bool {
+        false
+    }
+
     /// Tries what is new, and goes over to it where the server takes it. `false` where that is left to a later look.
     async fn adopt(&mut self, seen: &Seen) -> error::Result<bool>;
 
@@ -50,12 +56,13 @@ pub(super) struct Nats {
     identity: Arc<NatsIdentity>,
     client: Client,
     pause: Pause,
+    shutdown: Shutdown,
     trouble: NatsTrouble,
 }
 
 impl Nats {
-    pub(super) fn new(identity: Arc<NatsIdentity>, client: Client, pause: Pause) -> Self {
-        Self { identity, client, pause, trouble: NatsTrouble::default() }
+    pub(super) fn new(identity: Arc<NatsIdentity>, client: Client, pause: Pause, shutdown: Shutdown) -> Self {
+        Self { identity, client, pause, shutdown, trouble: NatsTrouble::default() }
     }
 }
 
@@ -92,20 +99,27 @@ impl Plane for Nats {
         if fresh.fingerprint != seen.fingerprint {
             return Ok(false);
         }
-        if let Err(error) = nats::trial(&self.identity.on_trial(&fresh)).await {
-            self.identity.refuse(seen.fingerprint);
-            return Err(error);
-        }
+        nats::trial(&self.identity.on_trial(&fresh)).await?;
+        self.identity.accept(seen.fingerprint);
         // Without a connection there is nothing to wait for: the next one that is made shows the new secret.
         if !nats::is_connected(&self.client) {
             return Ok(false);
         }
         // What a connection that is closed had on its way comes again only after `ack_wait`: first let it arrive.
         let _paused = self.pause.begin();
+        if self.shutdown.is_stopping() {
+            return Ok(false);
+        }
         if tokio::time::timeout(OPEN_PULLS, self.pause.quiet()).await.is_err() {
             tracing::debug!("a pull is still open when the connection is made anew");
         }
-        nats::reconnect(&self.client, RECONNECT).await.map(|()| true)
+        // a stop has ended them, and its last words are on their way
+        if self.shutdown.is_stopping() {
+            return Ok(false);
+        }
+        nats::reconnect(&self.client, RECONNECT).await?;
+        // where the file has changed meanwhile it is another one, which a later look finds
+        Ok(self.identity.offers(seen.fingerprint))
     }
 
     async fn trouble(&mut self) -> Option<String> {
@@ -167,8 +181,17 @@ impl Plane for Database {
     }
 
     fn told(&self) -> Option<Seen> {
+        // what is exchanged by hand: a federated token, or one in a file, is exchanged all the time by whatever keeps it
+        let is_kept_by_hand = matches!(
+            self.config.auth.method,
+            AuthMethod::SqlLogin | AuthMethod::ClientSecret | AuthMethod::ClientCertificate
+        );
+        is_kept_by_hand.then(|| self.held())
+    }
+
+    fn has_own_gauges(&self) -> bool {
         // tokens that are fetched are told of where that is done
-        (self.config.auth.method == AuthMethod::SqlLogin).then(|| self.held())
+        self.config.auth.method != AuthMethod::SqlLogin
     }
 
     async fn adopt(&mut self, seen: &Seen) -> error::Result<bool> {

@@ -98,9 +98,16 @@ async fn what_is_refused_is_said_and_not_tried_at_every_look() {
     let [(plane, status)] = &rotation.of.credentials.snapshot()[..] else { panic!("one plane") };
     assert_eq!((*plane, status.problem.as_deref()), ("nats", Some("a new secret cannot be used: nats: no")));
     // WHEN the time is over THEN it is tried again
-    if let Some((_, at)) = &mut findings.refused {
-        *at = Instant::now().checked_sub(TRY_AGAIN).expect("the machine is up for longer");
-    }
+    let waited = |findings: &mut Findings, wait| {
+        let refused = findings.refused.as_mut().expect("it was refused");
+        assert_eq!(refused.wait, wait);
+        refused.at = Instant::now().checked_sub(wait).expect("the machine is up for longer");
+    };
+    waited(&mut findings, TRY_AGAIN);
+    rotation.look(&mut findings, false).await;
+    assert_eq!(rotation.plane.trials, 2);
+    // and again after twice as long
+    waited(&mut findings, 2 * TRY_AGAIN);
     rotation.plane.is_refused = false;
     rotation.look(&mut findings, false).await;
     assert_eq!((rotation.plane.held.fingerprint, findings.problem), ([2; 32], None));

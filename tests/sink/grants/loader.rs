@@ -66,6 +66,10 @@ async fn without_subject(stand: &Stand, port: u16, kind: &Kind, without: &Withou
     if subject == "$SYS.REQ.USER.INFO" {
         let (_, output, _) = worker.command(&["check"]).await;
         assert!(output.contains(&format!("this user publish on {subject:?}")), "{output}");
+        assert!(output.contains("warning  nats rights: cannot be looked at"), "{output}");
+        let (status, output, _) = worker.command(&["check", "--strict"]).await;
+        let failed = output.contains("FAILED   nats rights: cannot be looked at");
+        assert!(!status.success() && failed, "{output}");
         return;
     }
     // and `check` finds it before it does any harm

@@ -76,8 +76,17 @@ pub(in super::super) enum Securable {
 }
 
 /// Permissions on tables, on schemas for all tables in them, and on the database for all in it.
-const OF_TABLES: &[&str] =
-    &["SELECT", "INSERT", "UPDATE", "DELETE", "REFERENCES", "ALTER", "CONTROL", "VIEW DEFINITION"];
+const OF_TABLES: &[&str] = &[
+    "SELECT",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "REFERENCES",
+    "ALTER",
+    "CONTROL",
+    "TAKE OWNERSHIP",
+    "VIEW DEFINITION",
+];
 /// What ALL stands for.
 const ALL_OF_TABLES: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE", "REFERENCES"];
 /// Permissions on the database alone.

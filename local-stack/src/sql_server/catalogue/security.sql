@@ -104,11 +104,12 @@ CREATE OR REPLACE FUNCTION tsql.allows(who int, wanted text, in_class int, id in
 -- names are shown of what one has any permission on
 CREATE OR REPLACE FUNCTION tsql.sees_object(who int, id int) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT tsql.judge(who, 'VIEW DEFINITION', 1, id) >= 0 AND EXISTS (SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE',
-        'REFERENCES', 'ALTER', 'CONTROL', 'VIEW DEFINITION']) AS wanted WHERE tsql.judge(who, wanted, 1, id) = 1) $$;
+        'REFERENCES', 'ALTER', 'CONTROL', 'TAKE OWNERSHIP', 'VIEW DEFINITION']) AS wanted WHERE tsql.judge(who, wanted, 1, id) = 1) $$;
 CREATE OR REPLACE FUNCTION tsql.sees(id int) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT tsql.me() = 1 OR tsql.sees_object(tsql.me(), id) $$;
 CREATE OR REPLACE FUNCTION tsql.sees_principal(id int) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT id < 5 OR id >= 16384 OR id = ANY (tsql.identities(tsql.me())) OR tsql.allows(tsql.me(), 'VIEW DEFINITION', 0, 0)
+        OR EXISTS (SELECT FROM tsql.principals p WHERE p.principal_id = id AND p.owner_id = ANY (tsql.identities(tsql.me())))
         OR tsql.allows(tsql.me(), 'ALTER ANY USER', 0, 0) OR tsql.allows(tsql.me(), 'ALTER ANY ROLE', 0, 0) $$;
 
 CREATE OR REPLACE VIEW tsql.visible_objects AS SELECT * FROM tsql.objects o
@@ -130,9 +131,18 @@ CREATE OR REPLACE FUNCTION tsql.is_member(role text, member text) RETURNS int LA
 CREATE OR REPLACE FUNCTION tsql.is_server_role_member(role text) RETURNS int LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN lower(role) = 'public' THEN 1 WHEN lower(role) IN ('sysadmin', 'securityadmin', 'serveradmin', 'setupadmin', 'processadmin',
         'diskadmin', 'dbcreator', 'bulkadmin') THEN 0 END $$;
+-- nothing is granted on users and roles: what one may do to them follows from who owns them, and from the database's permissions
+CREATE OR REPLACE FUNCTION tsql.has_permission_on_principal(named text, kind text, wanted text) RETURNS int LANGUAGE sql STABLE AS $$
+    SELECT (coalesce(p.owner_id = ANY (tsql.identities(tsql.me())), false) OR tsql.allows(tsql.me(), 'CONTROL', 0, 0)
+            OR (wanted IN ('ALTER', 'ANY') AND NOT p.is_fixed AND tsql.allows(tsql.me(), 'ALTER ANY ' || kind, 0, 0))
+            OR (wanted IN ('VIEW DEFINITION', 'ANY') AND tsql.allows(tsql.me(), 'VIEW DEFINITION', 0, 0)))::int
+        FROM tsql.principals p
+        WHERE lower(p.name) = lower(named) AND (p.type = 'R') = (kind = 'ROLE') AND tsql.sees_principal(p.principal_id)
+            AND wanted IN ('ANY', 'ALTER', 'CONTROL', 'VIEW DEFINITION', CASE kind WHEN 'ROLE' THEN 'TAKE OWNERSHIP' ELSE 'IMPERSONATE' END) $$;
 CREATE OR REPLACE FUNCTION tsql.has_permission(securable text, class_name text, permission text) RETURNS int LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    of_object CONSTANT text[] := ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'ALTER', 'CONTROL', 'VIEW DEFINITION'];
+    of_object CONSTANT text[] := ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'ALTER', 'CONTROL', 'TAKE OWNERSHIP',
+        'VIEW DEFINITION'];
     known text[] := of_object; in_class int := 1; id int := 0; parts text[] := tsql.name_parts(securable); n int := cardinality(parts);
     wanted text := upper(permission);
 BEGIN
@@ -149,6 +159,8 @@ BEGIN
                 RETURN CASE WHEN wanted <> 'ANY' AND wanted <> ALL (of_object) THEN NULL ELSE (wanted IN ('SELECT', 'ANY'))::int END;
             END IF;
             id := tsql.object_id(securable, NULL);
+        WHEN 'USER', 'ROLE' THEN
+            RETURN tsql.has_permission_on_principal(parts[n], upper(class_name), wanted);
         ELSE
             PERFORM tsql.raise(40517, 'Keyword or statement option ''HAS_PERMS_BY_NAME of class ' || coalesce(class_name, 'NULL') || ''' is not supported in this stand-in for SQL Server.');
     END CASE;

@@ -31,6 +31,7 @@ pub(super) const SECURITY_VIEWS: &[SystemView] = &[
         query: "SELECT p.class, CASE p.class WHEN 0 THEN 'DATABASE' WHEN 1 THEN 'OBJECT_OR_COLUMN' ELSE 'SCHEMA' END, p.major_id, 0, p.grantee_id, \
             p.grantor_id, CASE p.permission WHEN 'SELECT' THEN 'SL  ' WHEN 'INSERT' THEN 'IN  ' WHEN 'UPDATE' THEN 'UP  ' WHEN 'DELETE' THEN 'DL  ' \
             WHEN 'REFERENCES' THEN 'RF  ' WHEN 'ALTER' THEN 'AL  ' WHEN 'CONTROL' THEN 'CL  ' WHEN 'VIEW DEFINITION' THEN 'VW  ' \
+            WHEN 'TAKE OWNERSHIP' THEN 'TO  ' \
             WHEN 'CONNECT' THEN 'CO  ' WHEN 'CREATE TABLE' THEN 'CRTB' WHEN 'CREATE SCHEMA' THEN 'CRSM' WHEN 'ALTER ANY USER' THEN 'ALUS' \
             WHEN 'ALTER ANY ROLE' THEN 'ALRL' WHEN 'ALTER ANY SCHEMA' THEN 'ALSM' END, p.permission, p.state, \
             CASE p.state WHEN 'D' THEN 'DENY' WHEN 'G' THEN 'GRANT' ELSE 'GRANT_WITH_GRANT_OPTION' END \
