@@ -99,6 +99,7 @@ async fn heavy_what_is_printed_is_enough_and_nothing_else_can_be_done() {
     none_can_be_left_out_of_what_the_analyst_has(&stand, &analyst["sql"]["rights"]).await;
     the_dead_letter_operator_gives_events_back(&stand, port, operators).await;
     too_much_is_found(&stand, &loader, port).await;
+    an_answer_goes_where_whoever_asks_wants_it(&stand).await;
     sql.execute(
         "DROP USER grants_loader; DROP USER nats_sql_sink_analyst; DROP ROLE nats_sql_sink_loader_role; \
          DROP ROLE nats_sql_sink_analyst_role",
@@ -223,6 +224,19 @@ async fn the_publisher_publishes_and_does_nothing_else(stand: &Stand) {
     for subject in ["once.>", "receipts.>", "dead.>", "_INBOX.>", "_INBOX.nats_sql_sink_loader.>", ">"] {
         tries.subscription_refused(subject).await;
     }
+}
+
+/// What no permission keeps somebody from who may pull: docs/least-privilege.md tells of it, and can say less where this fails.
+async fn an_answer_goes_where_whoever_asks_wants_it(stand: &Stand) {
+    let prefix = "_INBOX.nats_sql_sink_receipts_reader";
+    let client = stand.client("nats_sql_sink_receipts_reader", prefix).await;
+    let pull = "$JS.API.CONSUMER.MSG.NEXT.RECEIPTS.once-receipts";
+    let deletion = "$JS.API.STREAM.DELETE.OTHER";
+    client.publish_with_reply(pull, deletion, "no request".into()).await.expect("it is sent");
+    eventually("the server still sends answers anywhere", MINUTE, async || {
+        stand.admin.get_stream("OTHER").await.is_err().then_some(())
+    })
+    .await;
 }
 
 /// With all its rights a role does what each of them is for; without one of them the server refuses just that, by its name.
