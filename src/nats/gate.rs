@@ -9,17 +9,31 @@ use tokio::sync::watch;
 /// What the gates of a process have in common. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pause {
+    announced: Arc<watch::Sender<usize>>,
     paused: Arc<watch::Sender<usize>>,
+    /// Those that began before a pause was announced, and may last.
+    long_pulls: Arc<watch::Sender<usize>>,
     open_pulls: Arc<watch::Sender<usize>>,
 }
 
 impl Default for Pause {
     fn default() -> Self {
-        Self { paused: Arc::new(watch::Sender::new(0)), open_pulls: Arc::new(watch::Sender::new(0)) }
+        let none = || Arc::new(watch::Sender::new(0));
+        Self { announced: none(), paused: none(), long_pulls: none(), open_pulls: none() }
     }
 }
 
 impl Pause {
+    /// Pulls that begin from now on until the guard is dropped are short, so that a pause is.
+    pub fn announce(&self) -> Counted {
+        Counted::of(&self.announced)
+    }
+
+    /// Resolves when no pull is open but short ones.
+    pub async fn short(&self) {
+        none(&self.long_pulls).await;
+    }
+
     /// Lets no new pull begin until the guard is dropped.
     pub fn begin(&self) -> Counted {
         Counted::of(&self.paused)
@@ -66,16 +80,27 @@ impl Gate {
     }
 
     /// Begins a pull, which is open until the guard is dropped. Waits for the end of a pause.
-    pub async fn enter(&self) -> Counted {
+    pub async fn enter(&self) -> Open {
+        let pause = &self.pause;
         loop {
-            none(&self.pause.paused).await;
-            let open = Counted::of(&self.pause.open_pulls);
+            none(&pause.paused).await;
+            let (open, long) = (Counted::of(&pause.open_pulls), Counted::of(&pause.long_pulls));
             // a pause that began in between does not wait for a pull that it has not seen
-            if *self.pause.paused.borrow() == 0 {
-                return open;
+            if *pause.paused.borrow() == 0 {
+                let is_short = *pause.announced.borrow() > 0;
+                return Open { is_short, _open: open, _long: (!is_short).then_some(long) };
             }
         }
     }
+}
+
+/// A pull that is open until this is dropped.
+#[derive(Debug)]
+pub struct Open {
+    /// Whether it is to end soon.
+    pub is_short: bool,
+    _open: Counted,
+    _long: Option<Counted>,
 }
 
 /// The sender lives as long as who waits, so the wait cannot fail.
@@ -119,6 +144,23 @@ mod tests {
         drop(other);
         opened.await.expect("it opens");
         assert!(gate.is_open());
+    }
+
+    #[tokio::test]
+    async fn pulls_that_begin_when_a_pause_is_announced_are_short() {
+        use futures_util::FutureExt as _;
+        let pause = Pause::default();
+        let gate = Gate::below(&pause);
+        let long = gate.enter().await;
+        let announced = pause.announce();
+        let short = gate.enter().now_or_never().expect("nothing is paused");
+        assert_eq!((long.is_short, short.is_short), (false, true));
+        assert!(pause.short().now_or_never().is_none(), "a long one is open");
+        drop(long);
+        pause.short().now_or_never().expect("only a short one is open");
+        assert!(pause.quiet().now_or_never().is_none(), "a short one is open");
+        drop((short, announced));
+        assert!(!gate.enter().await.is_short, "it is over");
     }
 
     #[tokio::test]

@@ -27,9 +27,11 @@ use crate::status::{Complaint, PipelineStatus};
 
 /// How long the server keeps a pull open. Long enough that an idle pipeline asks seldom, short enough that a budget
 /// which other pipelines need is not reserved for nothing.
-pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(10);
+const PULL_EXPIRES: Duration = Duration::from_secs(10);
+/// And where a pause is announced, which waits for its end.
+const SHORT_PULL_EXPIRES: Duration = Duration::from_secs(1);
 /// The server says that it is still there after this long without a message.
-pub(super) const IDLE_HEARTBEAT: Duration = Duration::from_secs(2);
+const IDLE_HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence after which a pull is given up: one heartbeat was missed for certain.
 pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// At a stop, after this long without a message nothing more is on its way.
@@ -40,6 +42,13 @@ const PATIENCE_AT_A_STOP: Duration = Duration::from_secs(3);
 pub(super) const CHUNK_MESSAGES: usize = 512;
 /// What a first pull assumes of the size of a message.
 pub(super) const ASSUMED_WIRE_BYTES: usize = 512;
+
+/// How long a pull is open, at `most`, and after how long without a message the server says that it is still there: it takes no
+/// more than half of the former.
+pub(super) fn lasting(is_short: bool, most: Duration) -> (Duration, Duration) {
+    let expires = if is_short { SHORT_PULL_EXPIRES } else { PULL_EXPIRES }.min(most);
+    (expires, IDLE_HEARTBEAT.min(expires / 3))
+}
 
 /// How a pull ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -191,11 +200,11 @@ impl Puller {
         Some(Reserved { permit, messages: messages.min(most_messages), bytes: bytes.min(most_bytes) })
     }
 
-    /// How long a pull is open.
-    fn expires(&self) -> Duration {
+    /// The longest that the consumer lets a pull be open.
+    fn max_expires(&self) -> Duration {
         match self.consumer.cached_info().config.max_expires {
-            Duration::ZERO => PULL_EXPIRES,
-            limit => PULL_EXPIRES.min(limit),
+            Duration::ZERO => Duration::MAX,
+            limit => limit,
         }
     }
 
@@ -216,17 +225,18 @@ impl Puller {
         unanswered: &mut Option<Complaint>,
     ) -> Result<Ended> {
         let Reserved { mut permit, messages, bytes } = reserved;
-        let request = BatchConfig {
-            batch: messages,
-            expires: Some(self.expires()),
-            max_bytes: bytes,
-            idle_heartbeat: IDLE_HEARTBEAT,
-            ..BatchConfig::default()
-        };
-        let _entered = tokio::select! {
+        let entered = tokio::select! {
             biased;
             () = self.shutdown.stopping() => return Ok(Ended::Stopped(0)),
             entered = self.gate.enter() => entered,
+        };
+        let (expires, idle_heartbeat) = lasting(entered.is_short, self.max_expires());
+        let request = BatchConfig {
+            batch: messages,
+            expires: Some(expires),
+            max_bytes: bytes,
+            idle_heartbeat,
+            ..BatchConfig::default()
         };
         metrics::pulled(&self.pipeline);
         let _open = self.ledger.begin_pull();

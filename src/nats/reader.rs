@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::metrics;
 use crate::nats::charge::{Held, Left, charge, covered};
 use crate::nats::gate::Gate;
-use crate::nats::intake::{CHUNK_MESSAGES, Ended, IDLE_HEARTBEAT, PULL_EXPIRES, SILENCE, ended_by, now};
+use crate::nats::intake::{CHUNK_MESSAGES, Ended, SILENCE, ended_by, lasting, now};
 use crate::nats::reply::Position;
 use crate::nats::unreadable::NextUnreadable;
 use crate::schema::Schema;
@@ -293,14 +293,15 @@ impl Reader {
         unanswered: &mut Option<Complaint>,
     ) -> Result<Ended> {
         let (messages, bytes) = covered(&self.schema, permit.bytes(), place.average);
+        let entered = self.gate.enter().await;
+        let (expires, idle_heartbeat) = lasting(entered.is_short, Duration::MAX);
         let request = BatchConfig {
             batch: messages,
-            expires: Some(PULL_EXPIRES),
+            expires: Some(expires),
             max_bytes: bytes,
-            idle_heartbeat: IDLE_HEARTBEAT,
+            idle_heartbeat,
             ..BatchConfig::default()
         };
-        let _entered = self.gate.enter().await;
         metrics::pulled(&self.pipeline);
         if pulls.consumer.request_batch(request, pull.clone()).await.is_err() {
             return Ok(Ended::Lost("request_failed"));

@@ -17,7 +17,9 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 
 /// How long to wait for the pulls that are open: one that nothing comes for ends by itself a little earlier.
-const OPEN_PULLS: Duration = Duration::from_secs(12);
+const LONG_PULLS: Duration = Duration::from_secs(12);
+/// The same for those that have begun since, while no other begins.
+const SHORT_PULLS: Duration = Duration::from_secs(2);
 /// How long making the connection anew may take before pulls are let go on, to be held up by whatever holds it up.
 const RECONNECT: Duration = Duration::from_secs(10);
 /// Without a connection for so long, it is looked why.
@@ -105,12 +107,17 @@ impl Plane for Nats {
         if !nats::is_connected(&self.client) {
             return Ok(false);
         }
-        // What a connection that is closed had on its way comes again only after `ack_wait`: first let it arrive.
-        let _paused = self.pause.begin();
-        if self.shutdown.is_stopping() {
-            return Ok(false);
+        // What a connection that is closed had on its way comes again only after `ack_wait`: first let it arrive. Pulls become short
+        // before none begins, so that nothing waits for one of them that is idle.
+        let _announced = self.pause.announce();
+        tokio::select! {
+            short = tokio::time::timeout(LONG_PULLS, self.pause.short()) => if short.is_err() {
+                tracing::debug!("a pull from before is still open: what it brought is not taken");
+            },
+            () = self.shutdown.stopping() => return Ok(false),
         }
-        if tokio::time::timeout(OPEN_PULLS, self.pause.quiet()).await.is_err() {
+        let _paused = self.pause.begin();
+        if tokio::time::timeout(SHORT_PULLS, self.pause.quiet()).await.is_err() {
             tracing::debug!("a pull is still open when the connection is made anew");
         }
         // a stop has ended them, and its last words are on their way

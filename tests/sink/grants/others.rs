@@ -232,7 +232,9 @@ async fn an_answer_goes_where_whoever_asks_wants_it(stand: &Stand) {
     let client = stand.client("nats_sql_sink_receipts_reader", prefix).await;
     let pull = "$JS.API.CONSUMER.MSG.NEXT.RECEIPTS.once-receipts";
     let deletion = "$JS.API.STREAM.DELETE.OTHER";
-    client.publish_with_reply(pull, deletion, "no request".into()).await.expect("it is sent");
+    // JSON that is none: what is answered has no body
+    client.publish_with_reply(pull, deletion, "{".into()).await.expect("it is sent");
+    client.flush().await.expect("the server has it");
     eventually("the server still sends answers anywhere", MINUTE, async || {
         stand.admin.get_stream("OTHER").await.is_err().then_some(())
     })
