@@ -30,6 +30,7 @@ mod receipts;
 mod rotation_sql;
 mod scale_out;
 mod sharing;
+mod sql;
 mod sql_identity;
 mod sql_tls;
 mod stop;

@@ -18,11 +18,12 @@ use local_stack::stack::{LocalStack, LocalStackOptions, SqlStorage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use tiberius::{AuthMethod, Client, EncryptionLevel, QueryItem, Row};
+use tiberius::{AuthMethod, Client, EncryptionLevel};
 use tokio::net::TcpStream;
-use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
+use tokio_util::compat::TokioAsyncWriteCompatExt;
 
 use crate::canaries;
+pub use crate::sql::Sql;
 
 /// Names the SQL server to test against, as an ADO.NET connection string.
 pub const TEST_SQL: &str = "NATS_SQL_SINK_TEST_SQL";
@@ -279,7 +280,7 @@ dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.{name}" }}
         let tcp = TcpStream::connect((self.sql.host.as_str(), self.sql.port))
             .await
             .expect("the SQL server listens");
-        Sql { client: Box::pin(Client::connect(config, tcp.compat_write())).await.expect("a login") }
+        Sql::of(Box::pin(Client::connect(config, tcp.compat_write())).await.expect("a login"))
     }
 
     /// A table name that no other test uses.
@@ -317,64 +318,6 @@ dead_letter = {{ stream = "DEAD_LETTERS", subject = "dead.{name}" }}
             assert!(!told, "the header {name} of a dead letter holds a row");
         }
         letters
-    }
-}
-
-/// A SQL client that is not the sink's.
-pub struct Sql {
-    client: Client<Compat<TcpStream>>,
-}
-
-impl Sql {
-    pub async fn rows(&mut self, sql: &str) -> Vec<Row> {
-        let mut answer = self.client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let mut rows = Vec::new();
-        while let Some(item) = answer.next().await {
-            match item.unwrap_or_else(|error| panic!("{sql}: {error}")) {
-                QueryItem::Row(row) => rows.push(row),
-                QueryItem::Metadata(_) => {}
-            }
-        }
-        rows
-    }
-
-    pub async fn execute(&mut self, sql: &str) {
-        self.rows(sql).await;
-    }
-
-    /// The number of the error that a statement is refused with; `None` where it is not.
-    pub async fn refusal(&mut self, sql: &str) -> Option<u32> {
-        self.refused(sql).await.map(|(number, _)| number)
-    }
-
-    /// The number and the text of the error that the server refuses a batch with.
-    pub async fn refused(&mut self, sql: &str) -> Option<(u32, String)> {
-        let told = |token: &tiberius::error::TokenError| Some((token.code(), token.message().to_owned()));
-        let mut answer = match self.client.simple_query(sql).await {
-            Ok(answer) => answer,
-            Err(tiberius::error::Error::Server(token)) => return told(&token),
-            Err(error) => panic!("{sql}: {error}"),
-        };
-        while let Some(item) = answer.next().await {
-            match item {
-                Ok(_) => {}
-                Err(tiberius::error::Error::Server(token)) => return told(&token),
-                Err(error) => panic!("{sql}: {error}"),
-            }
-        }
-        None
-    }
-
-    /// The one number that a statement answers with.
-    pub async fn number(&mut self, sql: &str) -> i64 {
-        let rows = self.rows(sql).await;
-        let row = rows.first().unwrap_or_else(|| panic!("{sql} has no row"));
-        let cell = row.cells().next().unwrap_or_else(|| panic!("{sql} has no column")).1;
-        match cell {
-            tiberius::ColumnData::I32(value) => i64::from(value.unwrap_or_default()),
-            tiberius::ColumnData::I64(value) => value.unwrap_or_default(),
-            other => panic!("{sql} answers with {other:?}"),
-        }
     }
 }
 
