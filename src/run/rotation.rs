@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use self::concern::Concern;
 use self::planes::{Database, Nats, Plane};
 use crate::config::Config;
+use crate::disposition::{self, Disposition, Duplicates};
 use crate::identity::files::Seen;
 use crate::identity::nats::{Fingerprint, NatsIdentity};
 use crate::metrics;
@@ -38,6 +39,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// each time, up to the most: a server may lock a login that is tried with a wrong password again and again.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 const TRY_AGAIN_MOST: Duration = Duration::from_secs(600);
+/// And up to this where nobody has refused it, but somebody is away: their return is not to be waited for long.
+const TRY_AGAIN_MOST_AWAY: Duration = Duration::from_secs(60);
 
 /// Counts SIGHUPs, which from now on do not end the process.
 ///
@@ -105,6 +108,13 @@ struct Findings {
     concern: Option<Concern>,
 }
 
+/// Why a content is not used.
+struct NotAdopted {
+    problem: String,
+    /// The longest until it is tried again.
+    most: Duration,
+}
+
 /// A content that was tried in vain.
 struct Refused {
     fingerprint: Fingerprint,
@@ -161,19 +171,25 @@ impl<P: Plane> Rotation<P> {
                     tracing::info!(plane = P::NAME, "the secrets were exchanged");
                 }
             }
-            Err(problem) => {
-                let wait = last_wait.map_or(TRY_AGAIN, |wait| (2 * wait).min(TRY_AGAIN_MOST));
+            Err(NotAdopted { problem, most }) => {
+                let wait = last_wait.map_or(TRY_AGAIN, |wait| (2 * wait).min(most));
                 findings.refused = Some(Refused { fingerprint: seen.fingerprint, at: Instant::now(), wait });
                 self.complain(findings, format!("a new secret cannot be used: {problem}"));
             }
         }
     }
 
-    async fn adopt(&mut self, seen: &Seen) -> Result<bool, String> {
+    async fn adopt(&mut self, seen: &Seen) -> Result<bool, NotAdopted> {
         if seen.lifetime.is_over(SystemTime::now()) {
-            return Err("it has ended already".to_owned());
+            return Err(NotAdopted { problem: "it has ended already".to_owned(), most: TRY_AGAIN_MOST });
         }
-        self.plane.adopt(seen).await.map_err(|error| telemetry::describe(&error))
+        self.plane.adopt(seen).await.map_err(|error| NotAdopted {
+            problem: telemetry::describe(&error),
+            most: match disposition::disposition(&error, Duplicates::default()) {
+                Disposition::Retry => TRY_AGAIN_MOST_AWAY,
+                _ => TRY_AGAIN_MOST,
+            },
+        })
     }
 
     /// Says once what keeps new secrets from being used. The former ones stay.

@@ -11,6 +11,7 @@ struct Said {
     /// `None` where the file cannot be used.
     file: Option<Seen>,
     is_refused: bool,
+    is_away: bool,
     trials: usize,
 }
 
@@ -46,6 +47,9 @@ impl Plane for Said {
         if self.is_refused {
             return Err(Error::new(Phase::Nats, ErrorKind::NatsRefused, "no"));
         }
+        if self.is_away {
+            return Err(Error::new(Phase::Nats, ErrorKind::NatsUnavailable, "away"));
+        }
         self.held = seen.clone();
         Ok(true)
     }
@@ -63,7 +67,8 @@ fn rotation() -> Rotation<Said> {
         credentials: Credentials::default(),
         shutdown: Shutdown::new(),
     };
-    let plane = Said { held: seen(1, None), file: Some(seen(1, None)), is_refused: false, trials: 0 };
+    let plane =
+        Said { held: seen(1, None), file: Some(seen(1, None)), is_refused: false, is_away: false, trials: 0 };
     Rotation { plane, of }
 }
 
@@ -111,6 +116,20 @@ async fn what_is_refused_is_said_and_not_tried_at_every_look() {
     rotation.plane.is_refused = false;
     rotation.look(&mut findings, false).await;
     assert_eq!((rotation.plane.held.fingerprint, findings.problem), ([2; 32], None));
+}
+
+#[tokio::test]
+async fn who_is_away_is_asked_sooner_than_who_refuses() {
+    for (is_away, most) in [(true, TRY_AGAIN_MOST_AWAY), (false, TRY_AGAIN_MOST)] {
+        let (mut rotation, mut findings) = (rotation(), Findings::default());
+        rotation.plane.file = Some(seen(2, None));
+        (rotation.plane.is_away, rotation.plane.is_refused) = (is_away, !is_away);
+        for _ in 0..10 {
+            // as somebody does who asks by a SIGHUP
+            rotation.look(&mut findings, true).await;
+        }
+        assert_eq!(findings.refused.map(|refused| refused.wait), Some(most));
+    }
 }
 
 #[tokio::test]
